@@ -1,0 +1,67 @@
+"""The rows of one step, in blocks."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.parts.model import Model
+from stages.parts.split import Split, block_rows
+
+SHUFFLE = 3  # the purpose of this stream of random numbers: [seed, SHUFFLE, epoch]
+
+
+class Rows(NamedTuple):
+    """Rows, scaled for the network: inputs ``(rows, features)``, targets ``(rows, 1)``."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows these are."""
+        return len(self.targets)
+
+
+def load_rows(split: Split, model: Model) -> Rows:
+    """All rows of a split, scaled as ``model`` scales, on its device."""
+    device = model.input_mean.device
+    rows = Rows(
+        torch.empty(split.num_rows, len(model.features), dtype=model.dtype, device=device),
+        torch.empty(split.num_rows, 1, dtype=model.dtype, device=device),
+    )
+    start = 0
+    for index in range(split.num_blocks):
+        cells = torch.from_numpy(split.read(index)).to(device)
+        stop = start + len(cells)
+        rows.inputs[start:stop] = model.scale_inputs(cells[:, :-1])
+        rows.targets[start:stop] = model.scale_targets(cells[:, -1:])
+        start = stop
+    return rows
+
+
+def blocks(rows: Rows) -> list[Rows]:
+    """Views of ``rows``, cut at the fixed block size."""
+    size = block_rows(rows.inputs.shape[1] + 1)
+    return [
+        Rows(*pair) for pair in zip(rows.inputs.split(size), rows.targets.split(size), strict=True)
+    ]
+
+
+def batches(rows: Rows, batch_size: int | None, seed: int, epoch: int) -> Iterator[Rows]:
+    """Yield each row once, ``batch_size`` at a time: a function of the seed and the epoch alone.
+
+    ``None`` is all rows at once, in the table's order.
+    """
+    if batch_size is None:
+        yield rows
+        return
+    generator = np.random.default_rng([seed, SHUFFLE, epoch])
+    order = torch.from_numpy(generator.permutation(rows.num_rows)).to(rows.inputs.device)
+    size = block_rows(rows.inputs.shape[1] + 1)
+    for chosen in order.split(batch_size * max(1, size // batch_size)):  # gather whole blocks
+        inputs, targets = rows.inputs[chosen], rows.targets[chosen]
+        for pair in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+            yield Rows(*pair)

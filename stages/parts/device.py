@@ -1,0 +1,52 @@
+"""Where tensors live, and with which kernels they are computed."""
+
+import os
+
+import torch
+
+from stages.parts.errors import UserError
+from stages.parts.params import DEVICE_KINDS
+
+
+def set_numerics(numerics: str) -> None:
+    """Choose the CPU kernels; call it before the first tensor operation.
+
+    Portable numerics take the kernels that every x86-64 CPU has. PyTorch and MKL read these
+    variables when they first compute, not when they are imported. Blocks run side by side, so
+    that each operation has one thread.
+    """
+    torch.set_num_threads(1)
+    if numerics == "portable":
+        os.environ["ATEN_CPU_CAPABILITY"] = "default"
+        os.environ["MKL_CBWR"] = "COMPATIBLE"
+        assert torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+
+
+def choose_device(name: str, dtype: torch.dtype) -> torch.device:
+    """The device called ``name``; ``auto`` is the accelerator if it has ``dtype``, else the CPU.
+
+    Raises:
+        UserError: If this machine has no such device.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if name == "auto":
+        is_usable = accelerator is not None and accelerator.type in DEVICE_KINDS
+        lacks_dtype = accelerator == torch.device("mps") and dtype == torch.float64
+        device = (
+            accelerator if accelerator and is_usable and not lacks_dtype else torch.device("cpu")
+        )
+    else:
+        device = torch.device(name)
+    if device.type != "cpu":
+        is_here = accelerator is not None and accelerator.type == device.type
+        num_devices = torch.accelerator.device_count() if is_here else 0
+        if (device.index or 0) >= num_devices:
+            raise UserError(
+                f"params.yaml: `device` is {name}, but this machine has {num_devices} {device.type}"
+                f" devices{' (counted from 0)' if num_devices else ''}. Set it to auto or cpu."
+            )
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.set_float32_matmul_precision("highest")
+    return device

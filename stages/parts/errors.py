@@ -1,0 +1,19 @@
+"""Errors that a user can cause and cure."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """One sentence per fault: where, rule, value, cure. Shown bare; the exit status is 1."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage; what a user can cause ends it with its sentence and exit status 1."""
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"{where}{error.strerror or error}. Check the permissions and the free space.")

@@ -1,0 +1,96 @@
+"""Sums that do not depend on order or grouping, so that no bit depends on threads or blocks.
+
+Every number is cut, at fixed powers of 2³², into integers below 2³²; integers add exactly in any
+order. Of these bins only the three highest that a sum has met are kept: the same three, with the
+same content, in whatever order the numbers came (Demmel & Nguyen, "Parallel Reproducible
+Summation", IEEE Transactions on Computers 64(7), 2015).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.parts.workers import share
+
+Item = TypeVar("Item")
+
+BIN_BITS = 32
+NUM_BINS = 3
+LOWEST = -29  # the lowest top bin: its lowest companion, 2⁻⁹⁹², is still a normal float64
+MAX_ROWS = 2**21  # so many integers below 2³² add exactly in float64
+
+
+class ExactSum:
+    """Running sums of ``size`` components, for at most 2³¹ vectors.
+
+    What is cut off each number is below 2⁻⁶⁴ of the largest magnitude of its component. An infinite
+    or NaN number makes all totals NaN.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.top = np.full(size, LOWEST)  # index of the highest bin, per component
+        self.bins = np.zeros((NUM_BINS, size), np.int64)
+        self.is_finite = True
+
+    def add(self, vectors: NDArray[np.float64]) -> None:
+        """Add the rows of ``vectors``, shape ``(rows, size)``, at most 2²¹ of them."""
+        assert len(vectors) <= MAX_ROWS
+        largest = np.abs(vectors).max(axis=0, initial=0.0)
+        if not np.isfinite(largest).all():
+            self.is_finite = False
+            return
+        _, exponents = np.frexp(largest)  # largest < 2**exponent
+        self.raise_to(np.where(largest > 0, (exponents - 1) // BIN_BITS, LOWEST))
+        rest = vectors
+        for position in range(NUM_BINS):
+            unit = self._unit(position)
+            whole = np.trunc(rest / unit)
+            self.bins[position] += whole.sum(axis=0).astype(np.int64)
+            rest = rest - whole * unit
+
+    def merge(self, other: "ExactSum") -> None:
+        """Add all that ``other`` has added; ``other`` is used up."""
+        self.raise_to(other.top)
+        other.raise_to(self.top)
+        self.bins += other.bins
+        self.is_finite &= other.is_finite
+
+    def total(self) -> NDArray[np.float64]:
+        """The sums, shape ``(size,)``, each rounded to within 2⁻⁵¹ of itself."""
+        bins = self.bins.copy()
+        for position in range(NUM_BINS - 1, 0, -1):  # carry, so that only the top bin has a sign
+            bins[position - 1] += bins[position] >> BIN_BITS
+            bins[position] &= 2**BIN_BITS - 1
+        low_first = [bins[i] * self._unit(i) for i in reversed(range(NUM_BINS))]
+        return sum(low_first) if self.is_finite else np.full(len(self.top), np.nan)
+
+    def _unit(self, position: int) -> NDArray[np.float64]:
+        return np.ldexp(1.0, BIN_BITS * (self.top - position))
+
+    def raise_to(self, top: NDArray[np.int64]) -> None:
+        """Make ``top``, where it is higher, the highest bin; what leaves below is dropped."""
+        shift = np.minimum(np.maximum(top - self.top, 0), NUM_BINS)
+        if shift.any():
+            padded = np.concatenate([np.zeros_like(self.bins), self.bins])
+            rows = np.arange(NUM_BINS, 2 * NUM_BINS)[:, None] - shift
+            self.bins = np.take_along_axis(padded, rows, axis=0)
+            self.top = np.maximum(self.top, top)
+
+
+def exact_sum(
+    vectors_of: Callable[[Item], NDArray[np.float64]], items: Sequence[Item], size: int
+) -> NDArray[np.float64]:
+    """Sum all rows of ``vectors_of(item)``, shape ``(rows, size)``, over the items, in threads."""
+
+    def work(common: Iterator[Item]) -> ExactSum:
+        partial = ExactSum(size)
+        for item in common:
+            partial.add(vectors_of(item))
+        return partial
+
+    first, *others = share(work, items)
+    for other in others:
+        first.merge(other)
+    return first.total()

@@ -1,0 +1,67 @@
+"""The project's folders, and files that appear whole or not at all."""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stages.parts.errors import UserError
+
+RAW = Path("data/raw")
+PREPARED = Path("data/prepared")
+STATISTICS = PREPARED / "statistics.json"
+TRAINED = Path("models/trained")
+WEIGHTS = TRAINED / "weights.safetensors"
+RELEASE = Path("models/release")
+EVALUATION = Path("metrics/evaluation.json")
+PLOTS = Path("metrics/plots")
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[Path]:
+    """Yield a draft folder that takes the place of ``folder`` once everything in it is written.
+
+    On an error the draft is deleted and ``folder`` is left as it was.
+    """
+    draft = folder.with_name(f".{folder.name}.draft")
+    if draft.exists():
+        shutil.rmtree(draft)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+    except BaseException:
+        shutil.rmtree(draft)
+        raise
+    if folder.exists():
+        shutil.rmtree(folder)
+    draft.rename(folder)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write sorted, indented JSON aside and rename it; NaN and infinity are refused."""
+    text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_bytes(f"{text}\n".encode())
+    draft.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file that a stage has written."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Run `dvc repro`.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}. Delete it, then run `dvc repro`.") from None
+
+
+def write_csv(path: Path, header: list[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table; every float in the shortest text that reads back as the same number."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -1,0 +1,143 @@
+"""The network between raw units, and its file."""
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from stages.parts.errors import UserError
+
+METADATA = "model"  # the file's one metadata key: two would be written in random order
+RECORDED_VERSIONS = ("torch", "numpy", "pyarrow", "safetensors")
+MAX_FORMULA_FEATURES = 3
+
+
+class Model(nn.Module):
+    """z-scores of the inputs → linear layers with ReLU between → the target's raw unit.
+
+    Without hidden layers the model is a line. Fresh buffers leave units as they are.
+    """
+
+    def __init__(
+        self, features: Sequence[str], target: str, hidden: Sequence[int], dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.features, self.target, self.hidden, self.dtype = [*features], target, [*hidden], dtype
+        layers: list[nn.Module] = []
+        num_inputs = len(features)
+        for width in hidden:
+            layers += [nn.Linear(num_inputs, width, dtype=dtype), nn.ReLU()]
+            num_inputs = width
+        self.network = nn.Sequential(*layers, nn.Linear(num_inputs, 1, dtype=dtype))
+        self.input_mean: Tensor
+        self.input_scale: Tensor
+        self.target_mean: Tensor
+        self.target_scale: Tensor
+        self.register_buffer("input_mean", torch.zeros(len(features), dtype=dtype))
+        self.register_buffer("input_scale", torch.ones(len(features), dtype=dtype))
+        self.register_buffer("target_mean", torch.zeros(1, dtype=dtype))
+        self.register_buffer("target_scale", torch.ones(1, dtype=dtype))
+
+    def standardize_by(self, statistics: dict[str, Any]) -> None:
+        """Take the units of the training rows, from statistics.json.
+
+        Raises:
+            UserError: If a column is constant: it has no z-score.
+        """
+        columns = [*self.features, self.target]
+        mean = torch.tensor([statistics["mean"][name] for name in columns], dtype=self.dtype)
+        scale = torch.tensor(
+            [statistics["standard_deviation"][name] for name in columns], dtype=self.dtype
+        )
+        constant = [f"`{name}`" for name, value in zip(columns, scale, strict=True) if value == 0]
+        if constant:
+            raise UserError(
+                f"train: constant in the training rows: {', '.join(sorted(constant))}. Choose other"
+                " `prepare.features`, or set `train.standardize` to false."
+            )
+        self.input_mean.copy_(mean[:-1])
+        self.input_scale.copy_(scale[:-1])
+        self.target_mean.copy_(mean[-1:])
+        self.target_scale.copy_(scale[-1:])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Predict in raw units: inputs ``(rows, features)`` → predictions ``(rows, 1)``."""
+        return self.network(self.scale_inputs(inputs)) * self.target_scale + self.target_mean
+
+    def scale_inputs(self, inputs: Tensor) -> Tensor:
+        """Raw inputs → what the network takes."""
+        return (inputs - self.input_mean) / self.input_scale
+
+    def scale_targets(self, targets: Tensor) -> Tensor:
+        """Raw targets → what the network learns to return."""
+        return (targets - self.target_mean) / self.target_scale
+
+    def line(self) -> list[float]:
+        """Intercept, then one slope per feature, in raw units; empty with hidden layers."""
+        if self.hidden:
+            return []
+        weight, bias = (parameter.detach().cpu().double() for parameter in self.parameters())
+        mean, scale, target_mean, target_scale = (b.cpu().double() for b in self.buffers())
+        slopes = weight[0] * target_scale / scale
+        intercept = bias * target_scale + target_mean - (slopes * mean).sum()
+        return torch.cat([intercept, slopes]).tolist()
+
+    def describe(self) -> str:
+        """The learned formula in words or symbols."""
+        if self.hidden:
+            widths = "-".join(map(str, self.hidden))
+            return f"a {widths} network from {len(self.features)} features to {self.target}"
+        return formula(self.features, self.target, self.line())
+
+    def to_bytes(self, device: torch.device) -> bytes:
+        """A safetensors file: state dict and, as sorted JSON under one key, what rebuilds it."""
+        signature = {
+            "features": self.features,
+            "target": self.target,
+            "hidden": self.hidden,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "trained_on": device.type,
+            "versions": {name: version(name).partition("+")[0] for name in RECORDED_VERSIONS},
+        }
+        metadata = {METADATA: json.dumps(signature, sort_keys=True, ensure_ascii=False)}
+        return save({name: tensor.cpu() for name, tensor in self.state_dict().items()}, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Rebuild the model from its file alone.
+
+        Raises:
+            UserError: If the file is missing, or is not a model that `to_bytes` wrote.
+        """
+        if not path.exists():
+            raise UserError(f"{path} does not exist. Run `dvc repro`, or `python -m stages.train`.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                signature = json.loads(file.metadata()[METADATA])
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            dtype = {"float32": torch.float32, "float64": torch.float64}[signature["dtype"]]
+            model = cls(signature["features"], signature["target"], signature["hidden"], dtype)
+            model.load_state_dict(state)
+        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise UserError(
+                f"{path} is not a model of this project: {error}. Train again."
+            ) from None
+        return model
+
+
+def formula(features: Sequence[str], target: str, coefficients: Sequence[float]) -> str:
+    """A linear model for people, such as ``y = 0.7003·x + 0.2998``: intercept last."""
+    if len(features) > MAX_FORMULA_FEATURES:
+        return f"a linear model from {len(features)} features to {target}"
+    intercept, *slopes = coefficients
+    first, *terms = [(slope, f"·{name}") for slope, name in zip(slopes, features, strict=True)]
+    text = f"{target} = {first[0]:.4g}{first[1]}".replace("= -", "= −")
+    for value, name in [*terms, (intercept, "")]:
+        text += f" {'−' if value < 0 else '+'} {abs(value):.4g}{name}"
+    return text

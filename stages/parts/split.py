@@ -1,0 +1,107 @@
+"""The prepared rows: which row goes to which split, and each split's file of blocks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from stages.parts.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+CHUNK_ROWS = 2**16
+SHUFFLE = 2  # the purpose of this stream of random numbers: [seed, SHUFFLE]
+
+Rows = NDArray[np.float32] | NDArray[np.float64]  # (rows, columns): features, then the target
+
+
+def block_rows(num_columns: int) -> int:
+    """Rows of a block, about 2 to 4 MB of float32: a function of the number of columns alone."""
+    return 1 << max(1_000_000 // num_columns, 1).bit_length() - 1
+
+
+def split_labels(
+    sizes: tuple[int, ...], order: Literal["random", "ordered"], seed: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield, for chunks of 65,536 rows, the index of every row's split.
+
+    A random split is drawn without replacement, so that every choice of rows is equally likely; it
+    is a function of the sizes and the seed alone.
+    """
+    generator = np.random.default_rng([seed, SHUFFLE])
+    left = np.array(sizes)
+    while num_rows := min(CHUNK_ROWS, int(left.sum())):
+        if order == "random":
+            counts = generator.multivariate_hypergeometric(left, num_rows)
+        else:
+            counts = np.diff(np.minimum(np.cumsum(left), num_rows), prepend=0)
+        labels = np.repeat(np.arange(len(sizes), dtype=np.uint8), counts)
+        if order == "random":
+            generator.shuffle(labels)
+        left -= counts
+        yield labels
+
+
+class SplitWriter:
+    """Writes rows, in any portions, to a Parquet file whose row groups are the blocks."""
+
+    def __init__(self, path: Path, columns: list[str], dtype: str) -> None:
+        self.schema = pa.schema([(name, pa.from_numpy_dtype(dtype)) for name in columns])
+        self.file = pq.ParquetWriter(path, self.schema, compression="NONE", use_dictionary=False)
+        self.block = np.empty((block_rows(len(columns)), len(columns)), dtype)
+        self.filled = 0
+
+    def write(self, rows: Rows) -> None:
+        """Append rows, shape ``(rows, columns)``."""
+        while len(rows):
+            count = min(len(rows), len(self.block) - self.filled)
+            self.block[self.filled : self.filled + count] = rows[:count]
+            self.filled += count
+            rows = rows[count:]
+            if self.filled == len(self.block):
+                self._write_block()
+
+    def close(self) -> None:
+        """Write what is left, and the file's end."""
+        if self.filled:
+            self._write_block()
+        self.file.close()
+
+    def _write_block(self) -> None:
+        columns = [
+            pa.Array.from_buffers(kind, self.filled, [None, pa.py_buffer(column.copy())])
+            for kind, column in zip(self.schema.types, self.block[: self.filled].T, strict=True)
+        ]  # pa.array() would import pandas
+        self.file.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+        self.filled = 0
+
+
+class Split:
+    """A file of prepared rows; blocks are read when asked for, by any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.metadata = pq.read_metadata(self.path)
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.path} does not exist. Run `dvc repro`, or `python -m stages.prepare`."
+            ) from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(
+                f"{self.path} is damaged: {error}. Delete it, then run `dvc repro`."
+            ) from None
+        schema = self.metadata.schema.to_arrow_schema()
+        *self.features, self.target = schema.names
+        self.dtype = str(schema.types[0].to_pandas_dtype().__name__)
+        self.num_rows: int = self.metadata.num_rows
+        self.num_blocks: int = self.metadata.num_row_groups
+
+    def read(self, block: int) -> Rows:
+        """The rows of one block, shape ``(rows, columns)``: features, then the target."""
+        with pq.ParquetFile(self.path, metadata=self.metadata) as file:
+            table = file.read_row_group(block, use_threads=False)
+        return np.column_stack([np.from_dlpack(column.chunk(0)) for column in table.columns])

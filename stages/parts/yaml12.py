@@ -1,0 +1,92 @@
+"""YAML as DVC reads it.
+
+PyYAML resolves plain scalars by YAML 1.1, DVC (through ruamel.yaml) by YAML 1.2: `1e-3`, `010`,
+`0o10`, `no` and `on` differ. This loader keeps PyYAML's safe parser and takes DVC's scalars; like
+DVC, it refuses a key given twice.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, ScalarNode
+
+from stages.parts.errors import UserError
+
+SCALARS = {  # type: its pattern, and the characters it may begin with
+    "bool": ("true|True|TRUE|false|False|FALSE", "tTfF"),
+    "float": (
+        (
+            r"[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?"
+            r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
+            r"|[-+]?\.[0-9_]+([eE][-+][0-9]+)?"
+            r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+        ),
+        "-+.0123456789",
+    ),
+    "int": (r"[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9_]+)", "-+0123456789"),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Builds plain data only: no tag in a document can run code."""
+
+    def construct_int(self, node: ScalarNode) -> int:
+        digits = str(self.construct_scalar(node)).replace("_", "")
+        return int(digits, 0 if re.match(r"[-+]?0[box]", digits) else 10)
+
+    def construct_float(self, node: ScalarNode) -> float:
+        text = str(self.construct_scalar(node)).replace("_", "").lower()
+        return float(re.sub(r"\.(inf|nan)$", r"\1", text))
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = set()
+        for key_node, _ in node.value:
+            merge = key_node.tag == "tag:yaml.org,2002:merge"
+            key = "<<" if merge else self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | None):
+                raise yaml.MarkedYAMLError(
+                    problem="a key is not text", problem_mark=key_node.start_mark
+                )
+            if key in keys:
+                problem = f"the key `{key}` is given twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+            keys.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag.rpartition(":")[2] not in SCALARS]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _type, (_pattern, _first) in SCALARS.items():
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_type}", re.compile(rf"^(?:{_pattern})$"), list(_first)
+    )
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_float)
+
+
+def read_yaml(path: Path) -> Any:
+    """The document in ``path``, its scalars typed as DVC types them.
+
+    Raises:
+        UserError: If the file is missing or is not one valid YAML 1.2 document.
+    """
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Run this in the project's folder.") from None
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: {error.problem}. Correct the file.") from None
+    except (yaml.YAMLError, ValueError, IndexError) as error:
+        raise UserError(f"{path}: not valid YAML: {error}. Correct the file.") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """The document in ``text``; an empty one is an empty mapping, as in DVC."""
+    if re.search(r"^%YAML", text, re.MULTILINE):
+        raise ValueError("a %YAML directive changes what values mean; remove it")
+    return yaml.load(text, _Loader) or {}  # noqa: S506 (the loader above is a SafeLoader)

@@ -1,0 +1,160 @@
+"""Fit the model to the training rows.
+
+Reads params.yaml and data/prepared/; writes models/trained/.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn, optim
+from torch.nn import functional
+
+from stages.parts.batches import Rows, batches, blocks, load_rows
+from stages.parts.device import choose_device, set_numerics
+from stages.parts.errors import UserError, run
+from stages.parts.exact_sum import exact_sum
+from stages.parts.files import PREPARED, STATISTICS, TRAINED, output_folder, read_json, write_csv
+from stages.parts.gradient import backward
+from stages.parts.model import Model
+from stages.parts.params import TrainParams, load_params
+from stages.parts.progress import progress
+from stages.parts.split import Split
+
+Loss = Callable[..., Tensor]
+History = list[tuple[int, float, float | None]]  # epoch, train_loss, validation_loss
+
+LOSSES: dict[str, Loss] = {
+    "mse": functional.mse_loss,
+    "mae": functional.l1_loss,
+    "huber": functional.huber_loss,
+}
+MAX_HISTORY_ROWS = 1000
+
+
+def main() -> None:
+    params = load_params()
+    training, validation = Split(PREPARED / "train.parquet"), Split(PREPARED / "validation.parquet")
+    set_numerics(params.train.numerics)
+    device = choose_device(params.device, getattr(torch, training.dtype))
+    model = build_model(params.train, training, read_json(STATISTICS)).to(device)
+    history = train(params.train, model, load_rows(training, model), load_rows(validation, model))
+    with output_folder(TRAINED) as folder:
+        (folder / "weights.safetensors").write_bytes(model.to_bytes(device))
+        write_csv(folder / "history.csv", ["epoch", "train_loss", "validation_loss"], thin(history))
+    print(
+        f"train: {history[-1][0]} epochs on {device}, {training.num_rows} rows;"
+        f" learned {model.describe()}"
+    )
+
+
+def build_model(params: TrainParams, training: Split, statistics: dict[str, Any]) -> Model:
+    """A model with initial weights and, with ``standardize``, the training rows' units."""
+    torch.manual_seed(params.seed)
+    dtype = getattr(torch, training.dtype)
+    model = Model(training.features, training.target, params.hidden, dtype)
+    if params.standardize:
+        model.standardize_by(statistics)
+    return model
+
+
+def train(params: TrainParams, model: Model, training: Rows, validation: Rows) -> History:
+    """Train for ``params.epochs``; with ``patience``, stop early and keep the best network.
+
+    Returns:
+        After each epoch its number, the mean loss of its steps, each before its update, and the
+        mean loss of the validation rows; with ``standardize`` these are losses of z-scores.
+
+    Raises:
+        UserError: If the loss is no longer finite.
+    """
+    loss_function = LOSSES[params.loss]
+    parameters = list(model.network.parameters())
+    optimizer = build_optimizer(params, parameters)
+
+    def step(batch: Rows) -> float:
+        def mean_loss(block: Rows) -> Tensor:
+            predictions = model.network(block.inputs)  # forward pass
+            return loss_function(predictions, block.targets, reduction="sum") / batch.num_rows
+
+        def closure() -> float:
+            optimizer.zero_grad()
+            return backward(mean_loss, blocks(batch), parameters)  # both passes, block by block
+
+        return optimizer.step(closure)
+
+    history: History = []
+    best_loss, best_epoch, best_network = math.inf, 0, model.network.state_dict()
+    for epoch in progress("train: epoch", params.epochs):
+        total_loss = 0.0
+        for batch in batches(training, params.batch_size, params.seed, epoch):
+            total_loss += step(batch) * batch.num_rows
+        validation_loss = mean_loss(model.network, loss_function, validation)
+        history.append((epoch + 1, total_loss / training.num_rows, validation_loss))
+        require_finite(history[-1], params)
+        if params.patience and validation_loss is not None:
+            if validation_loss < best_loss:
+                best_loss, best_epoch = validation_loss, epoch
+                best_network = copy.deepcopy(model.network.state_dict())
+            elif epoch - best_epoch >= params.patience:
+                break
+    if params.patience:
+        model.network.load_state_dict(best_network)
+    require_finite((params.epochs, *(p.abs().max().item() for p in parameters)), params)
+    return history
+
+
+@torch.no_grad()
+def mean_loss(network: nn.Module, loss_function: Loss, rows: Rows) -> float | None:
+    """The mean loss over all rows, block by block; None without rows."""
+
+    def summed_loss(block: Rows) -> NDArray[np.float64]:
+        loss = loss_function(network(block.inputs), block.targets, reduction="sum")
+        return np.array([[loss.item()]])
+
+    if not rows.num_rows:
+        return None
+    return float(exact_sum(summed_loss, blocks(rows), size=1)[0]) / rows.num_rows
+
+
+def build_optimizer(params: TrainParams, parameters: list[nn.Parameter]) -> optim.Optimizer:
+    """One step of lbfgs is one iteration, with a line search from the learning rate on."""
+    match params.optimizer:
+        case "sgd":
+            return optim.SGD(parameters, lr=params.lr)
+        case "adam":
+            return optim.Adam(parameters, lr=params.lr)
+        case "lbfgs":
+            return optim.LBFGS(
+                parameters,
+                lr=params.lr,
+                max_iter=1,
+                tolerance_grad=0.0,
+                tolerance_change=0.0,
+                line_search_fn="strong_wolfe",
+            )
+
+
+def require_finite(epoch_and_values: Sequence[float | None], params: TrainParams) -> None:
+    """Raise UserError if training has diverged."""
+    epoch, *values = epoch_and_values
+    if not all(value is None or math.isfinite(value) for value in values):
+        units = "" if params.standardize else ", or set `train.standardize` to true"
+        raise UserError(
+            f"train: diverged in epoch {epoch}: the loss is no longer finite. Lower `train.lr`"
+            f" (now {params.lr:g}){units}."
+        )
+
+
+def thin(history: History) -> History:
+    """At most 1,000 rows of the history, at even distances, with the last one."""
+    stride = math.ceil(len(history) / MAX_HISTORY_ROWS)
+    return [row for row in history if row[0] % stride == 0 or row[0] == len(history)]
+
+
+if __name__ == "__main__":
+    run(main)
