@@ -78,7 +78,7 @@ def exact_coefficients(features: list[str], exact: LeastSquares) -> dict[str, fl
     """The exact estimate and its standard errors; of dependent columns, their rank instead."""
     num_columns = 1 + len(features)
     if exact.rank < num_columns:
-        return {"columns": num_columns, "rank": exact.rank}
+        return {"columns": num_columns, "rank": exact.rank, "rank_deficient": True}
     names = coefficient_names(features)
     estimate = dict(zip(names, exact.coefficients.tolist(), strict=True))
     if exact.std_errors is not None:

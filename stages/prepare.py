@@ -120,7 +120,10 @@ def statistics(training: Split, sizes: tuple[int, ...]) -> dict[str, Any]:
         return training.read(block).astype(np.float64)
 
     mean = exact_sum(cells, blocks, len(columns)) / training.num_rows
-    squares = exact_sum(lambda block: (cells(block) - mean) ** 2, blocks, len(columns))
+    with np.errstate(over="ignore"):
+        squares = exact_sum(lambda block: (cells(block) - mean) ** 2, blocks, len(columns))
+    if not np.isfinite(squares).all():
+        raise UserError("prepare: the numbers are too large to square. Rescale the columns.")
     deviation = np.sqrt(squares / training.num_rows)
     return {
         "columns": columns,

@@ -133,6 +133,7 @@ def build_optimizer(params: TrainParams, parameters: list[nn.Parameter]) -> opti
                 parameters,
                 lr=params.lr,
                 max_iter=1,
+                max_eval=26,  # of the loss: one before, and at most 25 in the line search
                 tolerance_grad=0.0,
                 tolerance_change=0.0,
                 line_search_fn="strong_wolfe",

@@ -39,11 +39,14 @@ def choose_device(name: str, dtype: torch.dtype) -> torch.device:
         device = torch.device(name)
     if device.type != "cpu":
         is_here = accelerator is not None and accelerator.type == device.type
-        num_devices = torch.accelerator.device_count() if is_here else 0
-        if (device.index or 0) >= num_devices:
+        names = [f"{device.type}:{i}" for i in range(torch.accelerator.device_count() * is_here)]
+        if (device.index or 0) >= len(names):
+            found = (
+                " to ".join(sorted({names[0], names[-1]})) if names else f"no {device.type} device"
+            )
             raise UserError(
-                f"params.yaml: `device` is {name}, but this machine has {num_devices} {device.type}"
-                f" devices{' (counted from 0)' if num_devices else ''}. Set it to auto or cpu."
+                f"params.yaml: `device` is {name}, but this machine has {found}. Set it to auto or"
+                " cpu."
             )
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)

@@ -25,8 +25,8 @@ MAX_ROWS = 2**21  # so many integers below 2³² add exactly in float64
 class ExactSum:
     """Running sums of ``size`` components, for at most 2³¹ vectors.
 
-    What is cut off each number is below 2⁻⁶⁴ of the largest magnitude of its component. An infinite
-    or NaN number makes all totals NaN.
+    What is cut off each number is below 2⁻⁶⁴ of the largest magnitude of its component, or below
+    2⁻⁹⁹². An infinite or NaN number makes all totals NaN.
     """
 
     def __init__(self, size: int) -> None:
@@ -60,9 +60,10 @@ class ExactSum:
     def total(self) -> NDArray[np.float64]:
         """The sums, shape ``(size,)``, each rounded to within 2⁻⁵¹ of itself."""
         bins = self.bins.copy()
-        for position in range(NUM_BINS - 1, 0, -1):  # carry, so that only the top bin has a sign
-            bins[position - 1] += bins[position] >> BIN_BITS
-            bins[position] &= 2**BIN_BITS - 1
+        for position in range(NUM_BINS - 1, 0, -1):  # carry, to within ±2³¹: no bins cancel then
+            carry = (bins[position] + 2 ** (BIN_BITS - 1)) >> BIN_BITS
+            bins[position - 1] += carry
+            bins[position] -= carry << BIN_BITS
         low_first = [bins[i] * self._unit(i) for i in reversed(range(NUM_BINS))]
         return sum(low_first) if self.is_finite else np.full(len(self.top), np.nan)
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from stages.parts.split import Split, block_rows
 from stages.parts.workers import in_order
 
-RANK_TOLERANCE = 1e-12  # of the largest singular value of the z-scored columns
+# A dependency of columns survives the rounding of a table's numbers to about so many digits.
+RANK_TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # of the z-scores' largest singular value
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def least_squares(training: Split, statistics: dict[str, Any]) -> LeastSquares:
 
     factor = reduce(fold, in_order(triangle, range(0, training.num_blocks, group_blocks)))
     u, singular, v_transposed = torch.linalg.svd(factor[:, :-1], full_matrices=False)
-    rank = int((singular > RANK_TOLERANCE * singular[0]).sum())
+    rank = int((singular > RANK_TOLERANCE[training.dtype] * singular[0]).sum())
     u, singular, v = u[:, :rank], singular[:rank], v_transposed[:rank].T
     explained = u.T @ factor[:, -1]
     z_coefficients = v @ (explained / singular)

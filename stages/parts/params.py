@@ -124,7 +124,7 @@ class TrainParams(Section):
     standardize: bool
     loss: Literal["mse", "mae", "huber"]
     optimizer: Literal["sgd", "adam", "lbfgs"]
-    lr: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Field(gt=0, le=1e6)]
     epochs: Count
     batch_size: Count | None
     patience: Count | None

@@ -65,6 +65,12 @@ def choose_columns(where: str, names: list[str], params: PrepareParams) -> list[
             for key, name in sorted(unknown)
         ]
         raise UserError("\n".join(faults))
+    taken = {"intercept", *(f"{name}_std_error" for name in features)} & {*features}
+    if taken:
+        listed = ", ".join(f"`{name}`" for name in sorted(taken))
+        raise UserError(
+            f"{where}: the column names {listed} are taken by metrics/evaluation.json. Rename them."
+        )
     if not features:
         raise UserError(
             f"{where}: no column but the target, `{params.target}`. Add one to learn from."

@@ -14,7 +14,7 @@ from yaml.nodes import MappingNode, ScalarNode
 
 from stages.parts.errors import UserError
 
-SCALARS = {  # type: its pattern, and the characters it may begin with
+SCALARS = {  # by type: a pattern, and the characters that a match may begin with
     "bool": ("true|True|TRUE|false|False|FALSE", "tTfF"),
     "float": (
         (

@@ -1,0 +1,94 @@
+"""Tests run with portable numerics; those that need a project get one of their own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["ATEN_CPU_CAPABILITY"] = "default"  # before the first tensor operation of this process
+os.environ["MKL_CBWR"] = "COMPATIBLE"
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+Change = Callable[..., None]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: parameters and raw data of the project, nothing else."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "data/raw", tmp_path / "data/raw")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def change(workspace: Path) -> Change:
+    """Set parameters by their dotted names: ``change({"train.lr": 0.01})``."""
+
+    def set_values(values: dict[str, Any]) -> None:
+        path = workspace / "params.yaml"
+        content = yaml.safe_load(path.read_text())
+        for name, value in values.items():
+            *sections, key = name.split(".")
+            section = content
+            for part in sections:
+                section = section[part]
+            section[key] = value
+        path.write_text(yaml.safe_dump(content))
+
+    return set_values
+
+
+@pytest.fixture
+def raw(workspace: Path) -> Callable[[str, str | bytes], Path]:
+    """Write a file of data/raw."""
+
+    def write(name: str, content: str | bytes) -> Path:
+        path = workspace / "data/raw" / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+def command(folder: Path, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command in ``folder`` as a user would, with this environment's programs first."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "PYTEST", "ATEN", "MKL", "OMP", "DVC", "GIT"))
+    }
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    environment |= options.pop("environment", {})
+    return subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, check=False, **options
+    )
+
+
+def copy_project(target: Path) -> Path:
+    """A repository with the project's files as they are now, and no output of any stage."""
+    listed = command(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard")
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Copy"]):
+        command(target, "git", "-c", "user.name=Test", "-c", "user.email=test@localhost", *words)
+    return target
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project after `dvc repro`; tests copy it, and do not change it."""
+    folder = copy_project(tmp_path_factory.mktemp("finished"))
+    end = command(folder, "dvc", "repro", "--force")
+    assert end.returncode == 0, end.stderr
+    return folder

@@ -1,0 +1,83 @@
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.parts.batches import Rows, batches, blocks, load_rows
+from stages.parts.model import Model
+from stages.parts.split import Split, SplitWriter
+
+
+def rows(num_rows, features=1):
+    numbers = torch.arange(num_rows, dtype=torch.float64)[:, None]
+    return Rows(numbers.repeat(1, features), numbers + 0.5)
+
+
+def drawn(num_rows, batch_size, seed=0, epoch=0):
+    return [
+        batch.inputs[:, 0].tolist() for batch in batches(rows(num_rows), batch_size, seed, epoch)
+    ]
+
+
+@given(st.integers(1, 500), st.integers(1, 600), st.integers(0, 5))
+def test_every_epoch_visits_each_row_once_in_batches_of_the_given_size(num_rows, batch_size, epoch):
+    epoch_batches = drawn(num_rows, batch_size, epoch=epoch)
+    assert sorted([*chain(*epoch_batches)]) == list(range(num_rows))
+    assert {len(batch) for batch in epoch_batches[:-1]} <= {batch_size}
+    assert 1 <= len(epoch_batches[-1]) <= batch_size
+
+
+def test_inputs_and_targets_stay_together():
+    for batch in batches(rows(300_000), 1000, seed=3, epoch=4):
+        assert torch.equal(batch.inputs + 0.5, batch.targets)
+
+
+@pytest.mark.parametrize("batch_size", [7, 100_000, 262_144, 262_145])
+def test_a_table_of_several_blocks_is_visited_once(batch_size):
+    epoch_batches = drawn(600_000, batch_size)
+    assert sorted([*chain(*epoch_batches)]) == list(range(600_000))
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_and_of_nothing_else():
+    assert drawn(100, 10, seed=1, epoch=2) == drawn(100, 10, seed=1, epoch=2)
+    orders = {str(drawn(100, 10, seed, epoch)) for seed in range(5) for epoch in range(5)}
+    assert len(orders) == 25  # also: seed 0 in epoch 1 is not seed 1 in epoch 0
+
+
+def test_the_order_does_not_depend_on_the_batch_size():
+    assert [*chain(*drawn(1000, 7))] == [*chain(*drawn(1000, 100))]
+
+
+def test_every_row_is_equally_likely_at_every_place():
+    places = np.array([drawn(4, 4, epoch=epoch)[0] for epoch in range(4000)])
+    counts = np.array([np.bincount(place.astype(int), minlength=4) for place in places.T])
+    assert ((counts - 1000) ** 2 / 1000).sum() < 27.9  # χ², level 0.001, 9 degrees of freedom
+
+
+def test_the_whole_table_is_one_batch_in_its_own_order_without_a_copy():
+    table = rows(300_000)
+    [batch] = batches(table, None, seed=0, epoch=0)
+    parts = blocks(batch)
+    assert [part.num_rows for part in parts] == [262_144, 37_856]
+    assert parts[0].inputs.data_ptr() == table.inputs.data_ptr()
+    assert parts[1].targets.data_ptr() == table.targets[262_144:].data_ptr()
+
+
+def test_loaded_rows_are_scaled_as_the_model_scales(tmp_path):
+    cells = np.random.default_rng(0).normal(5.0, 3.0, (300_000, 3)).astype(np.float32)
+    writer = SplitWriter(tmp_path / "rows.parquet", ["a", "b", "t"], "float32")
+    writer.write(cells)
+    writer.close()
+    model = Model(["a", "b"], "t", [], torch.float32)
+    model.standardize_by(
+        {
+            "mean": dict.fromkeys("abt", 5.0),
+            "standard_deviation": {"a": 3.0, "b": 2.0, "t": 4.0},
+        }
+    )
+    loaded = load_rows(Split(tmp_path / "rows.parquet"), model)
+    assert torch.equal(loaded.inputs, model.scale_inputs(torch.from_numpy(cells[:, :2])))
+    assert torch.equal(loaded.targets, model.scale_targets(torch.from_numpy(cells[:, 2:])))

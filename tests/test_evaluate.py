@@ -1,0 +1,146 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages import evaluate, prepare, train
+from stages.parts.errors import UserError
+from stages.parts.files import EVALUATION, PLOTS
+from tests.conftest import ROOT
+
+REFERENCE = json.loads((ROOT / "tests/data/reference.json").read_text())
+LBFGS = {"train.optimizer": "lbfgs", "train.lr": 1.0, "train.epochs": 60}
+
+
+@pytest.fixture
+def evaluation(change, raw):
+    """Prepare, train and evaluate with the given parameters; return evaluation.json."""
+
+    def run(changes, table=None):
+        if table:
+            raw(f"{table}.csv", (ROOT / f"tests/data/{table}.csv").read_bytes())
+            changes = {**changes, "prepare.source": f"{table}.csv"}
+        change(changes)
+        prepare.main()
+        train.main()
+        evaluate.main()
+        return json.loads(EVALUATION.read_text())
+
+    return run
+
+
+def test_the_default_run_learns_the_exact_line_which_is_near_the_true_one(evaluation, capsys):
+    found = evaluation({})
+    learned, exact = found["learned"], found["exact"]
+    for name, true in [("m", 0.7), ("b", 0.3)]:
+        assert abs(learned[name] - exact[name]) < 1e-4
+        assert abs(exact[name] - true) < 3 * exact[f"{name}_std_error"]
+    assert sorted(found) == ["exact", "learned", "least_squares", "test", "train"]
+    assert [found[part]["rows"] for part in ("train", "test", "least_squares")] == [700, 200, 200]
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "evaluate: 200 test rows: y = 0.7054·x + 0.2964, RMSE 0.04968; exact least squares:"
+        " y = 0.7054·x + 0.2964, RMSE 0.04968"
+    )
+
+
+def test_norris_agrees_with_nists_certified_values(evaluation, capsys):
+    certified = REFERENCE["norris"]
+    found = evaluation(
+        {
+            "prepare.source": "norris.csv",
+            "prepare.dtype": "float64",
+            "prepare.validation": 0,
+            "prepare.test": 0,
+        }
+    )
+    for name, key in [("m", "B1"), ("b", "B0")]:
+        value, error = certified["coefficients"][key], certified["standard_errors"][key]
+        assert found["learned"][name] == pytest.approx(value, rel=1e-11)
+        assert found["exact"][name] == pytest.approx(value, rel=1e-12)
+        assert found["exact"][f"{name}_std_error"] == pytest.approx(error, rel=1e-12)
+    assert found["train"]["r2"] == pytest.approx(certified["r_squared"], rel=1e-14)
+    assert found["train"] == pytest.approx(found["least_squares"], rel=1e-12)
+    assert "test" not in found
+    assert "evaluate: 36 training rows: y = 1.002·x − 0.2623" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("table", "target", "low", "high"),
+    [("diabetes", "progression", 0.31, 0.67), ("auto_mpg", "mpg", 0.71, 0.90)],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_linear_model_scores_what_its_exact_optimum_scores(
+    evaluation, table, target, low, high, dtype
+):
+    found = evaluation({"prepare.target": target, "prepare.dtype": dtype, **LBFGS}, table)
+    assert found["test"]["rmse"] == pytest.approx(found["least_squares"]["rmse"], rel=1e-3)
+    assert low < found["test"]["r2"] < high  # the reference's mean over five folds ± 2 deviations
+    names = {"intercept", *REFERENCE[table]["coefficients"]}
+    assert set(found["learned"]) == names
+    assert set(found["exact"]) == names | {f"{name}_std_error" for name in names}
+
+
+@pytest.mark.parametrize(("table", "target"), [("diabetes", "progression"), ("auto_mpg", "mpg")])
+def test_all_rows_of_a_table_give_the_reference_coefficients_and_score(evaluation, table, target):
+    everything = {"prepare.validation": 0, "prepare.test": 0, "prepare.dtype": "float64"}
+    found = evaluation({"prepare.target": target, **everything, **LBFGS}, table)
+    for name, value in REFERENCE[table]["coefficients"].items():
+        assert found["exact"][name] == pytest.approx(value, rel=1e-11)
+        error = REFERENCE[table]["standard_errors"][name]
+        assert found["exact"][f"{name}_std_error"] == pytest.approx(error, rel=1e-11)
+        assert abs(found["learned"][name] - value) < 0.01 * error
+    assert found["least_squares"]["r2"] == pytest.approx(REFERENCE[table]["r_squared"], rel=1e-12)
+    assert found["least_squares"]["rmse"] == pytest.approx(REFERENCE[table]["rmse"], rel=1e-12)
+
+
+def test_a_64_64_network_beats_the_line_on_auto_mpg(evaluation, capsys):
+    found = evaluation(
+        {
+            "prepare.target": "mpg",
+            "train.hidden": [64, 64],
+            "train.optimizer": "adam",
+            "train.lr": 0.003,
+            "train.batch_size": 32,
+            "train.epochs": 300,
+            "train.patience": 30,
+        },
+        "auto_mpg",
+    )
+    assert found["test"]["r2"] >= 0.85
+    assert found["test"]["rmse"] < found["least_squares"]["rmse"]
+    assert "learned" not in found
+    assert "a 64-64 network from 7 features to mpg" in capsys.readouterr().out
+
+
+def test_a_rank_deficient_table_is_reported_as_such(evaluation, raw):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 50))
+    pd.DataFrame({"a": a, "b": b, "c": a + b, "y": a - b}).to_csv(raw("t.csv", ""), index=False)
+    found = evaluation({"prepare.source": "t.csv"})
+    assert found["exact"] == {"columns": 4, "rank": 3, "rank_deficient": True}
+    assert found["least_squares"]["rmse"] < 1e-6
+
+
+def test_two_rows_have_no_standard_errors(evaluation):
+    found = evaluation({"prepare.rows": 2, "prepare.validation": 0, "prepare.test": 0})
+    assert sorted(found["exact"]) == ["b", "m"]
+
+
+@pytest.mark.parametrize(("plot_rows", "expected"), [(1, 1), (60, 60), (1000, 200)])
+def test_a_plot_has_at_most_so_many_rows_at_even_distances(evaluation, plot_rows, expected):
+    evaluation({"evaluate.plot_rows": plot_rows})
+    sample = pd.read_csv(PLOTS / "predictions.csv")
+    actual = pd.read_parquet("data/prepared/test.parquet")["y"].astype("float64")
+    assert sample["actual"].tolist() == actual[np.arange(expected) * 200 // expected].tolist()
+    assert (sample["actual"] - sample["predicted"]).abs().max() < 0.2
+
+
+def test_without_a_trained_model_there_is_nothing_to_evaluate(workspace):
+    prepare.main()
+    with pytest.raises(UserError) as error:
+        evaluate.main()
+    assert str(error.value) == (
+        "models/trained/weights.safetensors does not exist. Run `dvc repro`, or `python -m"
+        " stages.train`."
+    )

@@ -1,0 +1,67 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from stages.parts.errors import UserError
+from stages.parts.files import output_folder, read_json, write_csv, write_json
+
+
+def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path):
+    folder = tmp_path / "models/trained"
+    folder.mkdir(parents=True)
+    (folder / "old").write_text("old")
+    with output_folder(folder) as draft:
+        (draft / "new").write_text("new")
+        assert sorted(path.name for path in folder.iterdir()) == ["old"]
+    assert sorted(path.name for path in folder.iterdir()) == ["new"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["trained"]
+
+
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt, OSError])
+def test_after_an_error_the_old_folder_is_as_it_was_and_no_draft_is_left(tmp_path, error):
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    with pytest.raises(error), output_folder(folder) as draft:  # noqa: PT012 (the point)
+        (draft / "new").write_text("new")
+        raise error
+    assert (folder / "old").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["trained"]
+
+
+def test_a_draft_that_a_kill_left_behind_is_cleared(tmp_path):
+    left = tmp_path / ".trained.draft"
+    left.mkdir()
+    (left / "half").write_text("half")
+    with output_folder(tmp_path / "trained") as draft:
+        assert list(draft.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["trained"]
+
+
+def test_json_is_sorted_and_holds_no_nan(tmp_path):
+    path = tmp_path / "metrics/evaluation.json"
+    write_json(path, {"b": 0.1, "a": {"ü": 1}})
+    assert path.read_text() == '{\n  "a": {\n    "ü": 1\n  },\n  "b": 0.1\n}\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": math.nan})
+    assert json.loads(path.read_text())["b"] == 0.1
+    assert [entry.name for entry in path.parent.iterdir()] == ["evaluation.json"]
+
+
+def test_csv_keeps_every_float(tmp_path):
+    path = tmp_path / "history.csv"
+    write_csv(path, ["epoch", "loss", "none"], [(1, 0.1 + 0.2, None)])
+    assert path.read_bytes() == b"epoch,loss,none\n1,0.30000000000000004,\n"
+
+
+def test_a_missing_or_damaged_json_file_is_one_sentence(workspace):
+    path = Path("evaluation.json")
+    with pytest.raises(UserError) as error:
+        read_json(path)
+    assert str(error.value) == "evaluation.json does not exist. Run `dvc repro`."
+    path.write_text("{")
+    with pytest.raises(UserError) as error:
+        read_json(path)
+    assert str(error.value).startswith("evaluation.json is damaged: ")

@@ -1,0 +1,293 @@
+"""The pipeline as a whole: what it declares, what it reruns, and how it ends."""
+
+import ast
+import ctypes
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from stages.parts.params import declared_keys
+from tests.conftest import ROOT, command, copy_project
+
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = list(PIPELINE)
+SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "stages").rglob("*.py"))
+ALL = {"prepare", "train", "evaluate", "save"}
+LEARNING = ALL - {"prepare"}
+
+
+def imported_files(path: Path) -> set[str]:
+    """The first-party files that a file names in an import, or as a module to be run."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)
+    files = {name.replace(".", "/") + ".py" for name in names if name.startswith("stages.")}
+    return files & {*SOURCES}
+
+
+def needed_files(stage: str) -> set[str]:
+    """The stage's file, and all that it imports, directly or not."""
+    needed, new = set(), {f"stages/{stage}.py"}
+    while new:
+        needed |= new
+        new = {name for path in new for name in imported_files(ROOT / path)} - needed
+    return needed
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_exactly_the_modules_that_it_imports(stage):
+    declared = {name for name in PIPELINE[stage]["deps"] if name.endswith(".py")}
+    assert declared == needed_files(stage)
+
+
+def test_every_module_is_needed_by_a_stage():
+    assert set().union(*map(needed_files, STAGES)) == {*SOURCES}
+
+
+def test_a_module_that_is_imported_inside_a_function_is_noticed(tmp_path):
+    path = tmp_path / "sneaky.py"
+    path.write_text("def f():\n    from stages.parts import line\n    import stages.parts.table\n")
+    assert imported_files(path) == {"stages/parts/line.py", "stages/parts/table.py"}
+
+
+def test_stages_import_parts_and_never_each_other():
+    for source in SOURCES:
+        assert all(name.startswith("stages/parts/") for name in imported_files(ROOT / source))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_with_its_declared_files_alone_to_the_same_bytes(finished, tmp_path, stage):
+    for name in [*PIPELINE[stage]["deps"], "params.yaml"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (finished / name).is_dir() else shutil.copy
+        copy(finished / name, tmp_path / name)
+    end = command(tmp_path, "python", "-m", f"stages.{stage}")
+    assert end.returncode == 0, end.stderr
+    outputs = [*PIPELINE[stage]["outs"], *map(next, map(iter, PIPELINE[stage].get("metrics", [])))]
+    for output in outputs:
+        assert contents(tmp_path / output) == contents(finished / output)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """The bytes of a file, or of all files in a folder, by name."""
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    return {str(file.relative_to(path)): file.read_bytes() for file in files if file.is_file()}
+
+
+RECORDER = """
+import runpy, sys
+from pydantic import BaseModel
+from stages.parts import params
+
+class Recorder:
+    def __init__(self, section, name):
+        self.section, self.name = section, name
+    def __getattr__(self, key):
+        value, name = getattr(self.section, key), f"{self.name}{key}"
+        if isinstance(value, BaseModel):
+            return Recorder(value, f"{name}.")
+        print("read", name)
+        return value
+
+load = params.load_params
+params.load_params = lambda: Recorder(load(), "")
+runpy.run_module(f"stages.{sys.argv[1]}", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_declares_the_parameters_that_it_reads(finished, tmp_path, stage):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    end = command(folder, "python", "-c", RECORDER, stage)
+    assert end.returncode == 0, end.stderr
+    read = {line.split()[1] for line in end.stdout.splitlines() if line.startswith("read ")}
+    declared = PIPELINE[stage]["params"]
+    assert read
+    for name in read:
+        assert any(name == key or name.startswith(f"{key}.") for key in declared), name
+    for key in declared:
+        assert any(name == key or name.startswith(f"{key}.") for name in read), key
+
+
+# What reruns when a parameter changes. A stage that reads it runs; the later ones run if its
+# outputs are other bytes than before.
+RERUNS = {
+    "device": ("cpu", {"train", "evaluate"}),
+    "prepare.source": ("norris.csv", ALL),
+    "prepare.m": (0.8, ALL),
+    "prepare.b": (0.4, ALL),
+    "prepare.rows": (900, ALL),
+    "prepare.noise": (0.06, ALL),
+    "prepare.features": (["x"], {"prepare"}),
+    "prepare.target": ("x", ALL),
+    "prepare.delimiter": (";", {"prepare"}),
+    "prepare.decimal": (",", {"prepare"}),
+    "prepare.missing": ("drop", {"prepare"}),
+    "prepare.missing_values": (["NA"], {"prepare"}),
+    "prepare.split": ("ordered", ALL),
+    "prepare.validation": (0.2, ALL),
+    "prepare.test": (0.1, ALL),
+    "prepare.dtype": ("float64", ALL),
+    "prepare.seed": (43, ALL),
+    "train.hidden": ([4], LEARNING),
+    "train.standardize": (False, LEARNING),
+    "train.loss": ("mae", LEARNING),
+    "train.optimizer": ("adam", LEARNING),
+    "train.lr": (0.01, LEARNING),
+    "train.epochs": (20, LEARNING),
+    "train.batch_size": (100, LEARNING),
+    "train.patience": (1, LEARNING),
+    "train.numerics": ("native", {"train", "evaluate"}),
+    "train.seed": (43, LEARNING),
+    "evaluate.plot_rows": (100, {"evaluate"}),
+    "save.onnx": (False, {"save"}),
+    "save.require": ({"r2": 0.5}, {"save"}),
+}
+
+
+def rerun(folder: Path) -> set[str]:
+    """The stages that `dvc repro` runs, called from another folder."""
+    end = command(folder.parent, "dvc", "--cd", str(folder), "repro")
+    assert end.returncode == 0, end.stderr
+    return {line.split("'")[1] for line in end.stdout.splitlines() if line.startswith("Running")}
+
+
+def test_every_parameter_has_a_case():
+    sections = {"prepare", "train", "evaluate", "save"}
+    assert set(RERUNS) == {*declared_keys()} - sections
+
+
+@pytest.mark.parametrize("name", RERUNS)
+def test_a_parameter_reruns_the_stages_that_it_concerns(finished, tmp_path, name):
+    if name == "device" and torch.accelerator.is_available():
+        pytest.skip("on this machine cpu is not what auto chose")
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    content = yaml.safe_load((folder / "params.yaml").read_text())
+    *sections, key = name.split(".")
+    section = content[sections[0]] if sections else content
+    value, expected = RERUNS[name]
+    assert section[key] != value
+    section[key] = value
+    if name == "train.patience":
+        content["prepare"]["validation"] = 0.1
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    found = rerun(folder)
+    # Other kernels may or may not give other bits.
+    assert found == expected or (name == "train.numerics" and found == LEARNING)
+
+
+@pytest.mark.parametrize("source", [*SOURCES, "requirements.txt"])
+def test_a_source_file_reruns_exactly_the_stages_that_import_it(finished, tmp_path, source):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    with (folder / source).open("a") as file:
+        file.write("# A comment.\n")
+    expected = {stage for stage in STAGES if source in needed_files(stage)}
+    assert rerun(folder) == (ALL if source == "requirements.txt" else expected)
+
+
+def test_what_is_no_input_reruns_nothing(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    for name in ("params.yaml", "dvc.yaml", "README.md", "pyproject.toml", "data/README.md"):
+        with (folder / name).open("a") as file:
+            file.write("\n# A comment.\n")
+    assert rerun(folder) == set()
+    assert list((folder / "stages").rglob("*.pyc")), "byte code lies where users have it"
+
+
+def test_a_new_table_reruns_prepare_alone(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    (folder / "data/raw/new.csv").write_text("x,y\n1,2\n")
+    assert rerun(folder) == {"prepare"}
+
+
+def test_going_back_runs_nothing_again(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    params, text = folder / "params.yaml", (folder / "params.yaml").read_text()
+    params.write_text(text.replace("epochs: 200", "epochs: 3"))
+    assert rerun(folder) == LEARNING
+    before = (folder / "dvc.lock").read_text()
+    params.write_text(text)
+    assert rerun(folder) == set()
+    assert (folder / "dvc.lock").read_text() == (finished / "dvc.lock").read_text() != before
+
+
+def test_the_committed_lock_and_metrics_are_what_a_run_from_nothing_gives(finished):
+    if torch.accelerator.is_available():
+        pytest.skip("they hold the bits of a CPU, and this machine has an accelerator")
+    for name in ("dvc.lock", "metrics/evaluation.json"):
+        assert (finished / name).read_text() == (ROOT / name).read_text(), "run `make run`, commit"
+
+
+def test_an_experiment_runs_in_a_copy_and_leaves_the_workspace_alone(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    before = (folder / "metrics/evaluation.json").read_text()
+    end = command(folder, "dvc", "exp", "run", "--temp", "-S", "train.epochs=5")
+    assert end.returncode == 0, end.stderr
+    assert (folder / "metrics/evaluation.json").read_text() == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_checks_all_parameters_before_anything_else(tmp_path, stage):
+    folder = copy_project(tmp_path)
+    params = folder / "params.yaml"
+    params.write_text(
+        params.read_text().replace("lr: 0.1 ", "lr: -1 ").replace("onnx: true", "onx: 1")
+    )
+    (folder / "models").mkdir()
+    end = command(folder, "python", "-m", f"stages.{stage}")
+    assert end.returncode == 1
+    assert end.stdout == ""
+    assert end.stderr == (
+        "params.yaml: `save.onx` is not a parameter. Did you mean `save.onnx`?\n"
+        "params.yaml: `train.lr` must be greater than 0. Got -1.\n"
+    )
+    assert list((folder / "models").iterdir()) == []
+
+
+def test_a_refused_stage_fails_dvc_and_the_old_outputs_come_back(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    params, text = folder / "params.yaml", (folder / "params.yaml").read_text()
+    before = contents(folder / "models")
+    params.write_text(text.replace("lr: 0.1 ", "lr: 1e6 "))
+    end = command(folder, "dvc", "repro")
+    assert end.returncode != 0
+    assert "train: diverged in epoch" in end.stderr
+    assert "Traceback" not in end.stderr
+    params.write_text(text)
+    assert command(folder, "dvc", "checkout").returncode == 0
+    assert contents(folder / "models") == before
+
+
+def without_override() -> None:
+    """Give up root's right to write everywhere: PR_CAPBSET_DROP of CAP_DAC_OVERRIDE."""
+    if os.geteuid() == 0:
+        ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "locked", "named"),
+    [
+        ("prepare", "data", "data/.prepared.draft"),
+        ("train", "models", "models/.trained.draft"),
+        ("evaluate", "metrics", "metrics/.plots.draft"),
+        ("save", "models", "models/.release.draft"),
+    ],
+)
+def test_without_permission_to_write_a_stage_says_so(finished, tmp_path, stage, locked, named):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    before = contents(folder / locked)
+    (folder / locked).chmod(0o555)
+    end = command(folder, "python", "-m", f"stages.{stage}", preexec_fn=without_override)
+    (folder / locked).chmod(0o755)
+    assert end.returncode == 1
+    assert end.stderr == f"{named}: Permission denied. Check the permissions and the free space.\n"
+    assert contents(folder / locked) == before

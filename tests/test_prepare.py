@@ -1,0 +1,168 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages import prepare
+from stages.parts.errors import UserError
+from stages.parts.files import PREPARED, STATISTICS
+from stages.parts.params import load_params
+
+
+def splits():
+    return [
+        pd.read_parquet(PREPARED / f"{name}.parquet") for name in ("train", "validation", "test")
+    ]
+
+
+def refusal():
+    with pytest.raises(UserError) as error:
+        prepare.main()
+    return str(error.value)
+
+
+def test_the_default_line_is_dealt_out_to_three_splits(workspace, capsys):
+    prepare.main()
+    assert capsys.readouterr().out == (
+        "prepare: 1000 rows from line: 700 train, 100 validation, 200 test\n"
+    )
+    rows = pd.concat(splits()).sort_values("x")
+    assert [len(split) for split in splits()] == [700, 100, 200]
+    assert rows["x"].tolist() == [np.float32(i / 1000) for i in range(1000)]
+    noise = rows["y"].astype(float) - 0.7 * rows["x"].astype(float) - 0.3
+    assert 0.045 < noise.std() < 0.055
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_statistics_are_those_of_the_training_rows(change, dtype):
+    change({"prepare.dtype": dtype, "prepare.rows": 5000})
+    prepare.main()
+    training, statistics = splits()[0].astype("float64"), json.loads(STATISTICS.read_text())
+    assert statistics["columns"] == ["x", "y"]
+    assert statistics["rows"] == {"train": 3500, "validation": 500, "test": 1000}
+    for column in ("x", "y"):
+        assert statistics["mean"][column] == pytest.approx(training[column].mean(), rel=1e-15)
+        deviation = training[column].std(ddof=0)
+        assert statistics["standard_deviation"][column] == pytest.approx(deviation, rel=1e-14)
+
+
+def test_a_table_and_its_copy_in_another_format_give_the_same_bytes(change, raw):
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(70_000, 3)), columns=["a", "y", "b"])
+    table.to_csv(raw("t.csv", ""), index=False)
+    table.to_csv(raw("t.tsv", ""), index=False, sep="\t")
+    table.to_parquet(raw("t.parquet", ""), row_group_size=9999)
+    outputs = set()
+    for name in ("t.csv", "t.tsv", "t.parquet", "data/raw/t.csv"):
+        change({"prepare.source": name, "prepare.dtype": "float64"})
+        prepare.main()
+        outputs.add(b"".join(path.read_bytes() for path in sorted(PREPARED.iterdir())))
+    assert len(outputs) == 1
+    assert pd.concat(splits())["b"].sort_values().tolist() == table["b"].sort_values().tolist()
+
+
+def test_rows_are_split_in_order_on_request(change):
+    change({"prepare.split": "ordered"})
+    prepare.main()
+    assert (pd.concat(splits())["x"].diff().iloc[1:] > 0).all()
+
+
+def test_validation_and_test_may_be_nothing(change, capsys):
+    change({"prepare.source": "norris.csv", "prepare.validation": 0, "prepare.test": 0})
+    prepare.main()
+    assert [len(split) for split in splits()] == [36, 0, 0]
+    assert "36 rows from norris.csv: 36 train, 0 validation, 0 test" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rows", "validation", "test", "sizes"),
+    [(1000, 0.1, 0.2, [700, 100, 200]), (36, 0.29, 0.1, [22, 10, 4]), (2, 0, 0.5, [1, 0, 1])],
+)
+def test_fractions_are_rounded_to_the_nearest_row(change, rows, validation, test, sizes):
+    change({"prepare.rows": rows, "prepare.validation": validation, "prepare.test": test})
+    prepare.main()
+    assert [len(split) for split in splits()] == sizes
+
+
+def test_rows_with_missing_cells_are_dropped_and_counted(change, raw, capsys):
+    raw("t.csv", "x,y\n1,1\n,2\n3,nan\n4,4\n" + "".join(f"{i},{i}\n" for i in range(5, 13)))
+    change({"prepare.source": "t.csv", "prepare.missing": "drop", "prepare.validation": 0.2})
+    prepare.main()
+    assert "10 rows from t.csv, 2 with missing cells dropped: 6 train" in capsys.readouterr().out
+    assert sorted(pd.concat(splits())["x"]) == [1, *range(4, 13)]
+
+
+def test_the_line_is_a_table_whose_columns_can_be_chosen(change):
+    change({"prepare.target": "x"})
+    prepare.main()
+    assert list(splits()[0].columns) == ["y", "x"]
+    change({"prepare.target": "z"})
+    assert (
+        refusal() == "the line: no column `z`. Correct `prepare.target`; the columns are `x`, `y`."
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "sentence"),
+    [
+        (
+            "x,y\n",
+            {},
+            "prepare: 0 rows are too few: none is left for train and validation and test. Add rows,"
+            " or change `prepare.validation` and `prepare.test`.",
+        ),
+        (
+            "x,y\n1,2\n3,4\n5,6\n",
+            {},
+            "prepare: 3 rows are too few: none is left for validation. Add rows, or change"
+            " `prepare.validation` and `prepare.test`.",
+        ),
+        (
+            "x,y\n1,1e39\n3,4\n5,6\n",
+            {},
+            "prepare: column `y` holds a number too large for float32. Set `prepare.dtype` to"
+            " float64, or rescale the column.",
+        ),
+        (
+            "x,y\n1e300,1\n-1e300,4\n5,6\n",
+            {"prepare.dtype": "float64", "prepare.validation": 0, "prepare.test": 0},
+            "prepare: the numbers are too large to square. Rescale the columns.",
+        ),
+        (
+            "a,intercept,y\n1,1,1\n",
+            {},
+            "data/raw/t.csv: the column names `intercept` are taken by metrics/evaluation.json."
+            " Rename them.",
+        ),
+        (
+            "a,a_std_error,y\n1,1,1\n",
+            {},
+            "data/raw/t.csv: the column names `a_std_error` are taken by metrics/evaluation.json."
+            " Rename them.",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_prepared_is_refused(change, raw, content, changes, sentence):
+    raw("t.csv", content)
+    change({"prepare.source": "t.csv", **changes})
+    assert refusal() == sentence
+    assert not PREPARED.exists()
+    assert [path.name for path in PREPARED.parent.iterdir()] == ["raw"]
+
+
+def test_after_a_refusal_the_old_rows_are_as_they_were(change, raw):
+    prepare.main()
+    before = [path.read_bytes() for path in sorted(PREPARED.iterdir())]
+    raw("t.csv", "x,y\n1,oops\n")
+    change({"prepare.source": "t.csv"})
+    assert "oops" in refusal()
+    assert [path.read_bytes() for path in sorted(PREPARED.iterdir())] == before
+
+
+def test_a_random_split_of_too_many_rows_is_refused(workspace):
+    with pytest.raises(UserError) as error:
+        prepare.split_sizes(10**9, load_params().prepare)
+    assert str(error.value) == (
+        "prepare: 1000000000 rows are too many for a random split, which takes at most 999999999."
+        " Set `prepare.split` to ordered."
+    )

@@ -1,0 +1,285 @@
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stages.parts.errors import UserError
+from stages.parts.files import RAW
+from stages.parts.params import load_params
+from stages.parts.table import read_table
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def read(change):
+    """Read a file of data/raw with the given parameters of `prepare`."""
+
+    def read_rows(name, **prepare):
+        change({f"prepare.{key}": value for key, value in prepare.items()})
+        columns, batches = read_table(RAW / name, load_params().prepare)
+        return columns, np.concatenate([np.empty((0, len(columns))), *batches])
+
+    return read_rows
+
+
+@pytest.fixture
+def refusal(read):
+    def sentence(name, **prepare):
+        with pytest.raises(UserError) as error:
+            read(name, **prepare)
+        return str(error.value)
+
+    return sentence
+
+
+def test_columns_are_chosen_by_name_features_first(raw, read):
+    raw("t.csv", "a,b,c\n1,2,3\n4,5,6\n")
+    assert read("t.csv", target="a")[0] == ["b", "c", "a"]
+    columns, rows = read("t.csv", features=["c", "a"], target="b")
+    assert columns == ["c", "a", "b"]
+    assert rows.tolist() == [[3, 1, 2], [6, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "prepare"),
+    [
+        ("t.csv", "x,y\n1.5,2\n-3e2,.5\n", {}),
+        ("t.csv", "x;y\n1,5;2\n-3e2;,5\n", {"delimiter": ";", "decimal": ","}),
+        ("t.csv", "x|y\r\n1.5|2\r\n-3e2|.5\r\n", {"delimiter": "|"}),
+        ("t.csv", '\ufeff"x", y \n"1.5", 2\n\n-300 ,+0.5', {}),
+        ("t.tsv", "x\ty\n1.5\t2\n-3E+2\t5e-1\n", {}),
+        ("t.tsv", "x\ty\n1,5\t2\n-3E+2\t5e-1\n", {"decimal": ","}),
+        ("t.csv", "name,x,y\nälpha,1.5,2\n,-300,0.5\n", {"features": ["x"]}),
+    ],
+)
+def test_every_way_of_writing_the_same_text_table_gives_the_same_numbers(
+    raw, read, name, content, prepare
+):
+    raw(name, content)
+    columns, rows = read(name, **prepare)
+    assert columns == ["x", "y"]
+    assert rows.tolist() == [[1.5, 2.0], [-300.0, 0.5]]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(
+    values=st.lists(st.tuples(*2 * [st.floats(allow_nan=False, allow_infinity=False)]), min_size=1)
+)
+def test_every_number_is_the_nearest_double(raw, read, values):
+    raw("t.csv", "x,y\n" + "".join(f"{x!r},{y:.25e}\n" for x, y in values))
+    assert read("t.csv")[1].tolist() == [[x, y] for x, y in values]
+
+
+def test_long_decimals_are_rounded_once(raw, read):
+    halfway = "9007199254740993.00000000000000000000000000000000000000000000001"
+    raw("t.csv", f"x,y\n{halfway},0.1000000000000000055511151231257827021181583404541015625\n")
+    assert read("t.csv")[1].tolist() == [[9007199254740994.0, 0.1]]
+
+
+def test_many_batches_are_read_in_order(raw, read):
+    table = np.random.default_rng(0).standard_normal((200_000, 2))
+    path = raw("t.csv", "")
+    pd.DataFrame(table, columns=["x", "y"]).to_csv(path, index=False)
+    assert path.stat().st_size > 6_000_000
+    assert read("t.csv")[1].tobytes() == table.tobytes()
+    pd.DataFrame(table, columns=["x", "y"]).to_parquet(path.with_suffix(".parquet"))
+    assert read("t.parquet")[1].tobytes() == table.tobytes()
+
+
+@pytest.mark.parametrize("name", ["auto_mpg", "norris"])
+def test_csv_and_parquet_of_the_same_table_give_the_same_bits(raw, read, name):
+    csv = ROOT / ("tests/data/auto_mpg.csv" if name == "auto_mpg" else "data/raw/norris.csv")
+    raw("t.csv", csv.read_bytes())
+    raw("t.parquet", (ROOT / f"tests/data/{name}.parquet").read_bytes())
+    target = "mpg" if name == "auto_mpg" else "y"
+    assert (
+        read("t.csv", target=target)[1].tobytes() == read("t.parquet", target=target)[1].tobytes()
+    )
+
+
+def test_integer_boolean_decimal_and_float32_columns_of_parquet_are_numbers(raw, read):
+    table = pa.table(
+        {
+            "i": pa.array([2**53 + 1, -1]),
+            "b": pa.array([True, False]),
+            "d": pa.array(["0.10", "7.00"]).cast(pa.decimal128(5, 2)),
+            "f": pa.array([0.1, 2.0], pa.float32()),
+            "y": pa.array([1, 2], pa.uint8()),
+        }
+    )
+    pq.write_table(table, raw("t.parquet", ""))
+    assert read("t.parquet")[1].tolist() == [
+        [9007199254740992.0, 1.0, 0.1, float(np.float32(0.1)), 1.0],
+        [-1.0, 0.0, 7.0, 2.0, 2.0],
+    ]
+
+
+def test_missing_cells_are_nan_when_they_are_to_be_dropped(raw, read):
+    raw("t.csv", "x,y\n1,\nNA,2\n-999,3\nnan,4\n1e999,5\n6,-inf\n7, \n8,9\n")
+    _, rows = read("t.csv", missing="drop", missing_values=["NA", -999])
+    is_kept = np.isfinite(rows).all(axis=1)
+    assert is_kept.tolist() == 7 * [False] + [True]
+    table = pa.table({"x": pa.array([1.0, None, -999.0]), "y": pa.array([1, 2, 3])})
+    pq.write_table(table, raw("t.parquet", ""))
+    assert np.isnan(read("t.parquet")[1][:, 0]).tolist() == [False, True, True]
+
+
+CELL = "Set `prepare.missing` to drop, or correct the file."
+TEXT = "Add it to `prepare.missing_values`, choose other `prepare.features`, or correct the file."
+
+
+@pytest.mark.parametrize(
+    ("content", "prepare", "sentence"),
+    [
+        ("", {}, "data/raw/t.csv is empty. Put a table with a header and rows there."),
+        ("\n\n", {}, "data/raw/t.csv is empty. Put a table with a header and rows there."),
+        (b"x,y\n\xff,1\n", {}, "data/raw/t.csv is not UTF-8 text. Save it as UTF-8."),
+        ("x,y\n1,2\n".encode("utf-16"), {}, "data/raw/t.csv is not UTF-8 text. Save it as UTF-8."),
+        (
+            b"x,y\n" + 5000 * b"1,2\n" + b"\xff,1\n",
+            {},
+            "data/raw/t.csv is not UTF-8 text. Save it as UTF-8.",
+        ),
+        (
+            "x,y\n1,2\n\n3\n4,5,6\n",
+            {},
+            "data/raw/t.csv, line 4: the row has 1 cells, the header 2. Correct the file, or"
+            " `prepare.delimiter`.",
+        ),
+        (
+            "x,y\n1,2\n3,4,5\n",
+            {},
+            "data/raw/t.csv, line 3: the row has 3 cells, the header 2. Correct the file, or"
+            " `prepare.delimiter`.",
+        ),
+        (
+            "x,y,x\n1,2,3\n",
+            {},
+            "data/raw/t.csv: more than one column `x`. Give each its own name.",
+        ),
+        (
+            "a,b\n1,2\n",
+            {},
+            "data/raw/t.csv: no column `y`. Correct `prepare.target`; the columns are `a`, `b`.",
+        ),
+        (
+            "x,y\n1,2\n",
+            {"features": ["x", "z", "w"]},
+            "data/raw/t.csv: no column `w`. Correct `prepare.features`; the columns are `x`, `y`.\n"
+            "data/raw/t.csv: no column `z`. Correct `prepare.features`; the columns are `x`, `y`.",
+        ),
+        (
+            "y\n1\n",
+            {},
+            "data/raw/t.csv: no column but the target, `y`. Add one to learn from.",
+        ),
+        ("x,y\n1,2\n\n,3\n", {}, f"data/raw/t.csv, line 4, column `x`: empty cell. {CELL}"),
+        (
+            "x,y\n1,2\n3,nan\n",
+            {},
+            f'data/raw/t.csv, line 3, column `y`: missing or not finite: "nan". {CELL}',
+        ),
+        (
+            "x,y\n1,2\n3,-inf\n",
+            {},
+            f'data/raw/t.csv, line 3, column `y`: missing or not finite: "-inf". {CELL}',
+        ),
+        (
+            "x,y\n1,2\n3,1e999\n",
+            {},
+            f'data/raw/t.csv, line 3, column `y`: missing or not finite: "1e999". {CELL}',
+        ),
+        (
+            "x,y\n1,2\n3,NA\n",
+            {"missing_values": ["NA"]},
+            f'data/raw/t.csv, line 3, column `y`: missing or not finite: "NA". {CELL}',
+        ),
+        (
+            "x,y\n-999.0,2\n",
+            {"missing_values": [-999]},
+            f'data/raw/t.csv, line 2, column `x`: missing or not finite: "-999.0". {CELL}',
+        ),
+        ("x,y\n1,n/a\n", {}, f'data/raw/t.csv, line 2, column `y`: not a number: "n/a". {TEXT}'),
+        (
+            "x,y\n1,n/a\n",
+            {"missing": "drop"},
+            f'data/raw/t.csv, line 2, column `y`: not a number: "n/a". {TEXT}',
+        ),
+        (
+            "day,y\n2024-01-31,1\n",
+            {},
+            f'data/raw/t.csv, line 2, column `day`: not a number: "2024-01-31". {TEXT}',
+        ),
+        ("x,y\n0x10,1\n", {}, f'data/raw/t.csv, line 2, column `x`: not a number: "0x10". {TEXT}'),
+        ('x,y\n"1,5",1\n', {}, f'data/raw/t.csv, line 2, column `x`: not a number: "1,5". {TEXT}'),
+        (
+            "x;y\n1.5;1\n",
+            {"decimal": ",", "delimiter": ";"},
+            f'data/raw/t.csv, line 2, column `x`: not a number: "1.5". {TEXT}',
+        ),
+        ('x,y\n1,"2\n', {}, f'data/raw/t.csv, line 2, column `y`: not a number: "2\n". {TEXT}'),
+        (
+            "x,y\na,b\n1,\n2,c\nd,e\n",
+            {},
+            f'data/raw/t.csv, line 2, column `x`: not a number: "a". {TEXT}\n'
+            f'data/raw/t.csv, line 2, column `y`: not a number: "b". {TEXT}\n'
+            f"data/raw/t.csv, line 3, column `y`: empty cell. {CELL}\n"
+            "… and 3 more such cells.",
+        ),
+    ],
+)
+def test_a_faulty_text_table_is_refused_with_file_line_column_and_cure(
+    raw, refusal, content, prepare, sentence
+):
+    raw("t.csv", content)
+    assert refusal("t.csv", **prepare) == sentence
+
+
+def test_a_missing_file_is_refused(refusal):
+    assert refusal("none.csv") == (
+        "data/raw/none.csv does not exist. Put the table there, or correct `prepare.source`."
+    )
+
+
+def test_the_line_of_a_fault_counts_quoted_line_breaks_and_later_batches(raw, refusal):
+    rows = 300_000 * "1.25,2.5\n"
+    raw(
+        "t.csv",
+        f'name,x,y\n"two\nlines",1,2\n\n{rows}'.replace("\n1.25", "\na,1.25") + "a,oops,1\n",
+    )
+    assert refusal("t.csv", features=["x"]).startswith(
+        'data/raw/t.csv, line 300005, column `x`: not a number: "oops".'
+    )
+
+
+def test_a_faulty_parquet_table_is_refused(raw, refusal):
+    raw("t.parquet", "x,y\n1,2\n")
+    assert refusal("t.parquet").startswith("data/raw/t.parquet is not a Parquet file: ")
+    day = pa.array([dt.datetime(2024, 1, 31, tzinfo=dt.UTC)])
+    pq.write_table(pa.table({"day": day, "s": ["a"], "y": [1.0]}), raw("t.parquet", ""))
+    assert refusal("t.parquet") == (
+        "data/raw/t.parquet, column `day`: holds timestamp[us, tz=UTC], not numbers. Choose other"
+        " `prepare.features`, or correct the file.\n"
+        "data/raw/t.parquet, column `s`: holds string, not numbers. Choose other"
+        " `prepare.features`, or correct the file."
+    )
+    pq.write_table(pa.table({"x": [1.0, 2.0, None], "y": [1.0, 2.0, 3.0]}), raw("t.parquet", ""))
+    assert refusal("t.parquet") == f"data/raw/t.parquet, row 3, column `x`: empty cell. {CELL}"
+    pq.write_table(pa.table({"x": [1.0, float("inf")], "y": [1.0, 2.0]}), raw("t.parquet", ""))
+    assert refusal("t.parquet") == (
+        f'data/raw/t.parquet, row 2, column `x`: missing or not finite: "inf". {CELL}'
+    )
+
+
+def test_a_parquet_file_damaged_inside_is_refused(raw, refusal):
+    path = raw("t.parquet", "")
+    pq.write_table(pa.table({"x": np.arange(1e5), "y": np.arange(1e5)}), path)
+    content = bytearray(path.read_bytes())
+    content[10:200] = bytes(190)
+    path.write_bytes(content)
+    assert refusal("t.parquet").startswith("data/raw/t.parquet is damaged: ")

@@ -1,0 +1,66 @@
+import os
+import threading
+import time
+
+import pytest
+
+from stages.parts import workers
+from stages.parts.errors import UserError
+from stages.parts.workers import in_order, num_threads, share
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    num_threads.cache_clear()
+    yield
+    num_threads.cache_clear()
+
+
+def test_omp_num_threads_is_the_number_of_threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert num_threads() == 3
+
+
+def test_without_it_the_process_uses_the_cpus_that_it_may_use(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert num_threads() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "", "1.5"])
+def test_another_omp_num_threads_is_refused(monkeypatch, value):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    with pytest.raises(UserError) as error:
+        num_threads()
+    assert str(error.value) == (f'OMP_NUM_THREADS must be a whole number from 1. Got "{value}".')
+
+
+def test_shared_work_takes_every_item_once_on_several_threads(monkeypatch):
+    pool = workers.ThreadPoolExecutor(4)
+    monkeypatch.setattr(workers, "num_threads", lambda: 4)
+    monkeypatch.setattr(workers, "_pool", lambda: pool)
+    barrier = threading.Barrier(4, timeout=10)
+
+    def work(common):
+        barrier.wait()
+        return [(item, time.sleep(0.001)) for item in common]
+
+    taken = [item for part in share(work, range(100)) for item, _ in part]
+    assert sorted(taken) == list(range(100))
+
+
+def test_results_come_in_order_and_only_a_few_are_computed_ahead(monkeypatch):
+    pool = workers.ThreadPoolExecutor(2)
+    monkeypatch.setattr(workers, "num_threads", lambda: 2)
+    monkeypatch.setattr(workers, "_pool", lambda: pool)
+    started = []
+
+    def square(item):
+        started.append(item)
+        time.sleep(0.002 * (item % 3))
+        return item * item
+
+    results = in_order(square, range(50))
+    assert next(results) == 0
+    time.sleep(0.05)
+    assert len(started) <= 6
+    assert list(results) == [item * item for item in range(1, 50)]
