@@ -224,7 +224,9 @@ def test_the_committed_lock_and_metrics_are_what_a_run_from_nothing_gives(finish
     if torch.accelerator.is_available():
         pytest.skip("they hold the bits of a CPU, and this machine has an accelerator")
     for name in ("dvc.lock", "metrics/evaluation.json"):
-        assert (finished / name).read_text() == (ROOT / name).read_text(), "run `make run`, commit"
+        assert (finished / name).read_text() == (ROOT / name).read_text(), (
+            "`dvc repro --force`, then commit"
+        )
 
 
 def test_an_experiment_runs_in_a_copy_and_leaves_the_workspace_alone(finished, tmp_path):
