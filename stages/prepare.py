@@ -119,7 +119,9 @@ def statistics(training: Split, sizes: tuple[int, ...]) -> dict[str, Any]:
     def cells(block: int) -> NDArray[np.float64]:
         return training.read(block).astype(np.float64)
 
-    mean = exact_sum(cells, blocks, len(columns)) / training.num_rows
+    first = cells(0)[0]  # deviations from it are exactly 0 in a constant column
+    shift = exact_sum(lambda block: cells(block) - first, blocks, len(columns))
+    mean = first + shift / training.num_rows
     with np.errstate(over="ignore"):
         squares = exact_sum(lambda block: (cells(block) - mean) ** 2, blocks, len(columns))
     if not np.isfinite(squares).all():

@@ -1,4 +1,5 @@
 import os
+import re
 import threading
 import time
 
@@ -7,6 +8,15 @@ import pytest
 from stages.parts import workers
 from stages.parts.errors import UserError
 from stages.parts.workers import in_order, num_threads, share
+from tests.conftest import ROOT, command
+
+THREADED_PRODUCT = """
+import torch
+from stages.parts.device import set_numerics
+from stages.parts.workers import share
+set_numerics("native")
+share(lambda common: [torch.rand(500, 500) @ torch.rand(500, 500) for _ in common], range(8))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +74,12 @@ def test_results_come_in_order_and_only_a_few_are_computed_ahead(monkeypatch):
     time.sleep(0.05)
     assert len(started) <= 6
     assert list(results) == [item * item for item in range(1, 50)]
+
+
+def test_a_matrix_product_in_a_thread_uses_that_thread_alone():
+    environment = {"MKL_VERBOSE": "1", "OMP_NUM_THREADS": "3"}
+    end = command(ROOT, "python", "-c", THREADED_PRODUCT, environment=environment)
+    used = re.findall(r"SGEMM.*NThr:(\d+)", end.stdout)
+    if not used:
+        pytest.skip("this build of PyTorch has no MKL")
+    assert set(used) == {"1"}

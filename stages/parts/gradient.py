@@ -27,7 +27,7 @@ def backward(
     def loss_and_gradient(block: Rows) -> NDArray[np.float64]:
         loss = loss_of(block)
         parts = [loss.detach(), *torch.autograd.grad(loss, parameters)]
-        return torch.cat([part.reshape(-1) for part in parts]).double().cpu().numpy()[None]
+        return torch.cat([part.reshape(-1) for part in parts]).cpu().double().numpy()[None]
 
     total = exact_sum(loss_and_gradient, blocks, 1 + sum(p.numel() for p in parameters))
     gradients = torch.from_numpy(total[1:]).split([p.numel() for p in parameters])

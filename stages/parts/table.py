@@ -3,6 +3,7 @@
 import csv
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -115,13 +116,13 @@ def _open_text(path: Path, params: PrepareParams) -> tuple[list[str], Batches]:
         if ragged:
             first = ragged[0]
             raise UserError(
-                f"{path}, line {_line_number(path, delimiter, first.number - 1)}: the row has"
+                f"{path}, {_line(path, delimiter, first.number - 1)}: the row has"
                 f" {first.actual_columns} cells, the header {first.expected_columns}. Correct the"
                 " file, or `prepare.delimiter`."
             )
 
     def locate(row: int) -> str:
-        return f"{path}, line {_line_number(path, delimiter, row + 1)}"
+        return f"{path}, {_line(path, delimiter, row + 1)}"
 
     return columns, _checked(batches(), columns, params, _text_parser(params), locate)
 
@@ -238,13 +239,18 @@ def _header(path: Path, delimiter: str) -> list[str]:
             return row
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
+    except csv.Error as error:
+        raise UserError(f"{path}, line 1: {error}. Correct the file.") from None
     raise UserError(f"{path} is empty. Put a table with a header and rows there.")
 
 
-def _line_number(path: Path, delimiter: str, row: int) -> int:
-    """The line, from 1, on which a row stands; the header is row 0, empty lines are no rows."""
-    rows = _text_rows(path, delimiter, errors="replace")
-    return next(line for number, (line, _) in enumerate(rows) if number == row)
+def _line(path: Path, delimiter: str, row: int) -> str:
+    """Where a row stands in the file; the header is row 0, empty lines are no rows."""
+    with suppress(csv.Error):
+        for number, (line, _) in enumerate(_text_rows(path, delimiter, errors="replace")):
+            if number == row:
+                return f"line {line}"
+    return f"row {row}"  # the file breaks rules of CSV that Arrow does not insist on
 
 
 def _text_rows(path: Path, delimiter: str, errors: str) -> Iterator[tuple[int, list[str]]]:

@@ -1,11 +1,12 @@
 """The threads that work on blocks: how many there are changes the time, never a result."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from stages.parts.errors import UserError
 
@@ -27,7 +28,14 @@ def num_threads() -> int:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(num_threads())
+    return ThreadPoolExecutor(num_threads(), initializer=_use_one_thread)
+
+
+def _use_one_thread() -> None:
+    """Keep each tensor operation in the calling thread: MKL's number of threads is per thread."""
+    torch: Any = sys.modules.get("torch")  # not imported here: not every stage needs it
+    if torch:
+        torch.set_num_threads(1)
 
 
 def share(work: Callable[[Iterator[Item]], Result], items: Sequence[Item]) -> list[Result]:
