@@ -3,7 +3,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test lint
+.PHONY: help run test lint verify
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ run: .venv/installed  ## run the stages whose inputs have changed
 
 test: lint  ## lint, types and all tests
 	pytest
+
+verify: .venv/installed  ## run everything again from nothing; fail if an output differs
+	python tests/verify.py
 
 lint: .venv/installed  ## lint and types alone
 	ruff check

@@ -1,0 +1,72 @@
+"""`make verify` must be seen to fail: one weight, one cell, one digit."""
+
+import pytest
+
+from tests.conftest import command, copy_project
+
+ONE_BIT = """
+def main_with_one_bit_changed() -> None:
+    main()
+    from pathlib import Path
+    path = Path("{path}")
+    content = bytearray(path.read_bytes())
+    content[{position}] ^= 1
+    path.write_bytes(content)
+
+
+if __name__"""
+
+
+def verify(folder):
+    end = command(folder, "python", "tests/verify.py")
+    return end.returncode, end.stderr.splitlines()[-1] if end.stderr else end.stdout
+
+
+def test_a_clean_copy_is_verified_and_the_project_only_read(tmp_path):
+    folder = copy_project(tmp_path)
+    status, said = verify(folder)
+    assert (status, said.splitlines()[-1]) == (0, "verify: everything is as dvc.lock certifies")
+    assert command(folder, "git", "status", "--porcelain").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("stage", "path", "position"),
+    [
+        ("train", "models/trained/weights.safetensors", -1),
+        ("prepare", "data/prepared/test.parquet", 100),
+        ("evaluate", "metrics/plots/predictions.csv", -2),
+        ("evaluate", "metrics/evaluation.json", 30),
+    ],
+)
+def test_one_bit_of_an_output_is_noticed_and_its_file_named(tmp_path, stage, path, position):
+    folder = copy_project(tmp_path)
+    source = folder / f"stages/{stage}.py"
+    changed = ONE_BIT.format(path=path, position=position)
+    text = source.read_text().replace("    run(main)", "    run(main_with_one_bit_changed)")
+    source.write_text(text.replace("\nif __name__", changed))
+    status, said = verify(folder)
+    named = path if "plots" not in path else "metrics/plots"
+    assert status == 1
+    assert said.startswith("verify: not as certified: ")
+    assert named in said.rstrip(".").split(": ")[-1].split(", ")
+
+
+def test_one_digit_of_the_committed_metrics_is_noticed(tmp_path):
+    folder = copy_project(tmp_path)
+    path = folder / "metrics/evaluation.json"
+    path.write_text(path.read_text().replace('"rows": 200', '"rows": 201'))
+    assert verify(folder) == (1, "verify: not as certified: metrics/evaluation.json.")
+
+
+def test_one_cell_of_a_raw_table_is_noticed(tmp_path):
+    folder = copy_project(tmp_path)
+    path = folder / "data/raw/norris.csv"
+    path.write_text(path.read_text().replace("0.2,0.1", "0.2,0.2"))
+    assert verify(folder) == (1, "verify: not as certified: data/raw.")
+
+
+def test_a_parameter_that_was_not_run_is_noticed(tmp_path):
+    folder = copy_project(tmp_path)
+    path = folder / "params.yaml"
+    path.write_text(path.read_text().replace("onnx: true", "onnx: false"))
+    assert verify(folder) == (1, "verify: not as certified: parameters in dvc.lock.")
