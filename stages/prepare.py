@@ -78,7 +78,7 @@ def split_sizes(num_rows: int, params: PrepareParams) -> tuple[int, ...]:
     ]
     if empty:
         raise UserError(
-            f"prepare: {num_rows} rows are too few: none is left for {' and '.join(empty)}."
+            f"prepare: {num_rows} rows are too few: none is left for {', '.join(empty)}."
             " Add rows, or change `prepare.validation` and `prepare.test`."
         )
     if params.split == "random" and num_rows > MAX_RANDOM_ROWS:

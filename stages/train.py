@@ -77,13 +77,13 @@ def train(params: TrainParams, model: Model, training: Rows, validation: Rows) -
     optimizer = build_optimizer(params, parameters)
 
     def step(batch: Rows) -> float:
-        def mean_loss(block: Rows) -> Tensor:
+        def block_loss(block: Rows) -> Tensor:
             predictions = model.network(block.inputs)  # forward pass
             return loss_function(predictions, block.targets, reduction="sum") / batch.num_rows
 
-        def closure() -> float:
+        def closure() -> float:  # lbfgs calls it several times in a step
             optimizer.zero_grad()
-            return backward(mean_loss, blocks(batch), parameters)  # both passes, block by block
+            return backward(block_loss, blocks(batch), parameters)
 
         return optimizer.step(closure)
 

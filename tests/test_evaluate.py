@@ -110,7 +110,7 @@ def test_a_64_64_network_beats_the_line_on_auto_mpg(evaluation, capsys):
     assert found["test"]["r2"] >= 0.85
     assert found["test"]["rmse"] < found["least_squares"]["rmse"]
     assert "learned" not in found
-    assert "a 64-64 network from 7 features to mpg" in capsys.readouterr().out
+    assert "a network of 64-64 hidden units from 7 features to mpg" in capsys.readouterr().out
 
 
 def test_a_rank_deficient_table_is_reported_as_such(evaluation, raw):

@@ -117,4 +117,9 @@ def test_a_formula_is_written_as_people_write_it():
     assert formula(["x-1"], "y", [0.5, -2.0]) == "y = −2·x-1 + 0.5"
     assert formula(["a", "b"], "t", [1.0, 2.0, -3e-7]) == "t = 2·a − 3e-07·b + 1"
     assert formula([*"abcd"], "t", [0.0] * 5) == "a linear model from 4 features to t"
-    assert model([64, 64]).describe() == "a 64-64 network from 2 features to t"
+    assert model([64, 64]).describe() == "a network of 64-64 hidden units from 2 features to t"
+
+
+def test_a_model_refuses_rows_of_another_width():
+    with pytest.raises(ValueError, match=r"a row of inputs has 2 features: \['a', 'b'\]"):
+        model()(torch.zeros(3, 1, dtype=torch.float64))

@@ -75,7 +75,11 @@ def test_every_parameter_of_the_shipped_file_says_what_it_means(workspace):
             "`prepare.features` must not name the target, `y`. Remove it there, or choose another"
             " `prepare.target`.",
         ),
-        ("prepare.target", 3, "`prepare.target` must be a valid string. Got 3."),
+        (
+            "prepare.target",
+            3,
+            "`prepare.target` must be text, in quotes if it looks like a number. Got 3.",
+        ),
         ("prepare.delimiter", "", '`prepare.delimiter` must be one character. Got "".'),
         ("prepare.delimiter", "||", '`prepare.delimiter` must be one character. Got "||".'),
         ("prepare.decimal", ";", "`prepare.decimal` must be '.' or ','. Got \";\"."),

@@ -108,7 +108,7 @@ def test_the_line_is_a_table_whose_columns_can_be_chosen(change):
         (
             "x,y\n",
             {},
-            "prepare: 0 rows are too few: none is left for train and validation and test. Add rows,"
+            "prepare: 0 rows are too few: none is left for train, validation, test. Add rows,"
             " or change `prepare.validation` and `prepare.test`.",
         ),
         (

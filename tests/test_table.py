@@ -130,7 +130,9 @@ def test_missing_cells_are_nan_when_they_are_to_be_dropped(raw, read):
 
 
 CELL = "Set `prepare.missing` to drop, or correct the file."
-TEXT = "Add it to `prepare.missing_values`, choose other `prepare.features`, or correct the file."
+LIST = "or list it in `prepare.missing_values` and set `prepare.missing` to drop."
+TEXT = f"Correct the file, change `prepare.features`, {LIST}"
+TARGET_TEXT = f"Correct the file, change `prepare.target`, {LIST}"
 
 
 @pytest.mark.parametrize(
@@ -148,13 +150,13 @@ TEXT = "Add it to `prepare.missing_values`, choose other `prepare.features`, or 
         (
             "x,y\n1,2\n\n3\n4,5,6\n",
             {},
-            "data/raw/t.csv, line 4: the row has 1 cells, the header 2. Correct the file, or"
+            "data/raw/t.csv, line 4: 1 instead of 2 cells. Correct the file, or"
             " `prepare.delimiter`.",
         ),
         (
             "x,y\n1,2\n3,4,5\n",
             {},
-            "data/raw/t.csv, line 3: the row has 3 cells, the header 2. Correct the file, or"
+            "data/raw/t.csv, line 3: 3 instead of 2 cells. Correct the file, or"
             " `prepare.delimiter`.",
         ),
         (
@@ -204,11 +206,15 @@ TEXT = "Add it to `prepare.missing_values`, choose other `prepare.features`, or 
             {"missing_values": [-999]},
             f'data/raw/t.csv, line 2, column `x`: missing or not finite: "-999.0". {CELL}',
         ),
-        ("x,y\n1,n/a\n", {}, f'data/raw/t.csv, line 2, column `y`: not a number: "n/a". {TEXT}'),
+        (
+            "x,y\n1,n/a\n",
+            {},
+            f'data/raw/t.csv, line 2, column `y`: not a number: "n/a". {TARGET_TEXT}',
+        ),
         (
             "x,y\n1,n/a\n",
             {"missing": "drop"},
-            f'data/raw/t.csv, line 2, column `y`: not a number: "n/a". {TEXT}',
+            f'data/raw/t.csv, line 2, column `y`: not a number: "n/a". {TARGET_TEXT}',
         ),
         (
             "day,y\n2024-01-31,1\n",
@@ -222,12 +228,16 @@ TEXT = "Add it to `prepare.missing_values`, choose other `prepare.features`, or 
             {"decimal": ",", "delimiter": ";"},
             f'data/raw/t.csv, line 2, column `x`: not a number: "1.5". {TEXT}',
         ),
-        ('x,y\n1,"2\n', {}, f'data/raw/t.csv, line 2, column `y`: not a number: "2\n". {TEXT}'),
+        (
+            'x,y\n1,"2\n',
+            {},
+            f'data/raw/t.csv, line 2, column `y`: not a number: "2\n". {TARGET_TEXT}',
+        ),
         (
             "x,y\na,b\n1,\n2,c\nd,e\n",
             {},
             f'data/raw/t.csv, line 2, column `x`: not a number: "a". {TEXT}\n'
-            f'data/raw/t.csv, line 2, column `y`: not a number: "b". {TEXT}\n'
+            f'data/raw/t.csv, line 2, column `y`: not a number: "b". {TARGET_TEXT}\n'
             f"data/raw/t.csv, line 3, column `y`: empty cell. {CELL}\n"
             "… and 3 more such cells.",
         ),

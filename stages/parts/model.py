@@ -68,6 +68,8 @@ class Model(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Predict in raw units: inputs ``(rows, features)`` → predictions ``(rows, 1)``."""
+        if inputs.shape[-1] != len(self.features):
+            raise ValueError(f"a row of inputs has {len(self.features)} features: {self.features}")
         return self.network(self.scale_inputs(inputs)) * self.target_scale + self.target_mean
 
     def scale_inputs(self, inputs: Tensor) -> Tensor:
@@ -92,7 +94,9 @@ class Model(nn.Module):
         """The learned formula in words or symbols."""
         if self.hidden:
             widths = "-".join(map(str, self.hidden))
-            return f"a {widths} network from {len(self.features)} features to {self.target}"
+            return (
+                f"a network of {widths} hidden units from {_count(self.features)} to {self.target}"
+            )
         return formula(self.features, self.target, self.line())
 
     def to_bytes(self, device: torch.device) -> bytes:
@@ -134,10 +138,14 @@ class Model(nn.Module):
 def formula(features: Sequence[str], target: str, coefficients: Sequence[float]) -> str:
     """A linear model for people, such as ``y = 0.7003·x + 0.2998``: intercept last."""
     if len(features) > MAX_FORMULA_FEATURES:
-        return f"a linear model from {len(features)} features to {target}"
+        return f"a linear model from {_count(features)} to {target}"
     intercept, *slopes = coefficients
     first, *terms = [(slope, f"·{name}") for slope, name in zip(slopes, features, strict=True)]
     text = f"{target} = {first[0]:.4g}{first[1]}".replace("= -", "= −")
     for value, name in [*terms, (intercept, "")]:
         text += f" {'−' if value < 0 else '+'} {abs(value):.4g}{name}"
     return text
+
+
+def _count(features: Sequence[str]) -> str:
+    return f"{len(features)} feature{'s' * (len(features) != 1)}"

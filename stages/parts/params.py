@@ -36,7 +36,7 @@ def _must(rule: str, holds: Callable[[Any], bool]) -> Callable[[Any], Any]:
 def _is_source(source: str) -> bool:
     path = PurePosixPath(source)
     is_inside = not path.is_absolute() and ".." not in path.parts and "\0" not in source
-    return source == "line" or (is_inside and path.suffix in {".csv", ".tsv", ".parquet"})
+    return source == "line" or (is_inside and path.suffix.lower() in {".csv", ".tsv", ".parquet"})
 
 
 def _is_marker(marker: object) -> bool:
@@ -109,7 +109,7 @@ class PrepareParams(Section):
                 f"`prepare.features` must not name the target, `{self.target}`. Remove it there,"
                 " or choose another `prepare.target`."
             )
-        if self.source.endswith(".csv") and self.delimiter == self.decimal:
+        if self.source.lower().endswith(".csv") and self.delimiter == self.decimal:
             raise _conflict(
                 "`prepare.delimiter` and `prepare.decimal` must differ."
                 f' Got "{self.decimal}" for both.'
@@ -209,6 +209,7 @@ def _sentences(faults: list[ErrorDetails]) -> list[str]:
     sentences, misspelt = [], set()
     for fault in faults:
         key, rule = _key(fault), fault["msg"].replace("Input should", "must", 1)
+        rule = rule.replace("a valid string", "text, in quotes if it looks like a number")
         if fault["type"] == "conflict":
             sentences.append(rule)
         elif fault["type"] in {"extra_forbidden", "invalid_key"}:

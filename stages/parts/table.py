@@ -40,7 +40,7 @@ def read_table(path: Path, params: PrepareParams) -> tuple[list[str], Batches]:
         raise UserError(f"{path} does not exist. Put the table there, or correct `prepare.source`.")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty. Put a table with a header and rows there.")
-    open_table = _open_parquet if path.suffix == ".parquet" else _open_text
+    open_table = _open_parquet if path.suffix.lower() == ".parquet" else _open_text
     return open_table(path, params)
 
 
@@ -80,7 +80,7 @@ def choose_columns(where: str, names: list[str], params: PrepareParams) -> list[
 
 
 def _open_text(path: Path, params: PrepareParams) -> tuple[list[str], Batches]:
-    delimiter = "\t" if path.suffix == ".tsv" else params.delimiter
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else params.delimiter
     header = _header(path, delimiter)
     columns = choose_columns(str(path), [name.strip() for name in header], params)
     by_name = {name.strip(): name for name in header}
@@ -115,10 +115,10 @@ def _open_text(path: Path, params: PrepareParams) -> tuple[list[str], Batches]:
             raise UserError(f"{path}: {error}. Correct the file.") from None
         if ragged:
             first = ragged[0]
+            line = _line(path, delimiter, first.number - 1)
             raise UserError(
-                f"{path}, {_line(path, delimiter, first.number - 1)}: the row has"
-                f" {first.actual_columns} cells, the header {first.expected_columns}. Correct the"
-                " file, or `prepare.delimiter`."
+                f"{path}, {line}: {first.actual_columns} instead of {first.expected_columns} cells."
+                " Correct the file, or `prepare.delimiter`."
             )
 
     def locate(row: int) -> str:
@@ -177,8 +177,10 @@ def _checked(
         is_faulty = is_text if params.missing == "drop" else is_text | ~np.isfinite(numbers)
         num_faults += int(is_faulty.sum())
         for row, column in np.argwhere(is_faulty)[: SHOWN_FAULTS - len(sentences)]:
-            what = _fault(batch[column][row].as_py(), bool(is_text[row, column]))
-            sentences.append(f"{locate(num_rows + row)}, column `{columns[column]}`: {what}")
+            where = f"{locate(num_rows + row)}, column `{columns[column]}`"
+            choice = "features" if column < len(columns) - 1 else "target"
+            what = _fault(batch[column][row].as_py(), bool(is_text[row, column]), choice)
+            sentences.append(f"{where}: {what}")
         num_rows += len(numbers)
         if not num_faults:
             yield numbers
@@ -188,11 +190,11 @@ def _checked(
         raise UserError("\n".join(sentences))
 
 
-def _fault(cell: str | float | None, is_text: bool) -> str:
+def _fault(cell: str | float | None, is_text: bool, choice: str) -> str:
     if is_text:
         return (
-            f'not a number: "{cell}". Add it to `prepare.missing_values`, choose other'
-            " `prepare.features`, or correct the file."
+            f'not a number: "{cell}". Correct the file, change `prepare.{choice}`, or list it in'
+            " `prepare.missing_values` and set `prepare.missing` to drop."
         )
     what = f'missing or not finite: "{cell}"' if cell not in (None, "") else "empty cell"
     return f"{what}. Set `prepare.missing` to drop, or correct the file."
