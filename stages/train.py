@@ -6,6 +6,8 @@ Reads params.yaml and data/prepared/; writes models/trained/.
 import copy
 import math
 from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,20 @@ from torch.nn import functional
 from stages.parts.batches import Rows, batches, blocks, load_rows
 from stages.parts.device import choose_device, set_numerics
 from stages.parts.errors import UserError, run
-from stages.parts.exact_sum import exact_sum
-from stages.parts.files import PREPARED, STATISTICS, TRAINED, output_folder, read_json, write_csv
+from stages.parts.files import (
+    PREPARED,
+    STATISTICS,
+    TRAINED,
+    digest,
+    output_folder,
+    read_json,
+    write_csv,
+)
 from stages.parts.gradient import backward
 from stages.parts.model import Model
 from stages.parts.params import TrainParams, load_params
 from stages.parts.progress import progress
+from stages.parts.ranks import Ranks, join_ranks, start_ranks
 from stages.parts.split import Split
 
 Loss = Callable[..., Tensor]
@@ -33,16 +43,25 @@ LOSSES: dict[str, Loss] = {
     "mae": functional.l1_loss,
     "huber": functional.huber_loss,
 }
+CODE = Path(__file__).parent
 MAX_HISTORY_ROWS = 1000
 
 
 def main() -> None:
+    start_ranks("stages.train")
     params = load_params()
     training, validation = Split(PREPARED / "train.parquet"), Split(PREPARED / "validation.parquet")
     set_numerics(params.train.numerics)
     device = choose_device(params.device, getattr(torch, training.dtype))
     model = build_model(params.train, training, read_json(STATISTICS)).to(device)
-    history = train(params.train, model, load_rows(training, model), load_rows(validation, model))
+    with join_ranks() as ranks:
+        if ranks.num_ranks > 1:
+            files = [training.path, validation.path, STATISTICS]
+            ranks.require_equal(run_digests(params.train, device, files))
+        rows = load_rows(training, model), load_rows(validation, model)
+        history = train(params.train, model, *rows, ranks)
+    if ranks.rank > 0:
+        return
     with output_folder(TRAINED) as folder:
         (folder / "weights.safetensors").write_bytes(model.to_bytes(device))
         write_csv(folder / "history.csv", ["epoch", "train_loss", "validation_loss"], thin(history))
@@ -50,6 +69,21 @@ def main() -> None:
         f"train: {history[-1][0]} epochs on {device}, {training.num_rows} rows;"
         f" learned {model.describe()}"
     )
+
+
+def run_digests(params: TrainParams, device: torch.device, files: list[Path]) -> dict[str, bytes]:
+    """What must be the same in all ranks, by the name under which a user knows it."""
+    kernels = torch.backends.cpu.get_cpu_capability() if params.numerics == "native" else ""
+    words = {
+        "`train` section in params.yaml": params.model_dump_json(),
+        "kind of device": device.type,
+        "kind of CPU, with `train.numerics` native": kernels,
+        "version of PyTorch": torch.__version__,
+    }
+    digests = {name: sha256(text.encode()).digest() for name, text in words.items()}
+    digests["content of data/prepared"] = digest(files)
+    digests["code in stages/"] = digest(CODE.rglob("*.py"))
+    return digests
 
 
 def build_model(params: TrainParams, training: Split, statistics: dict[str, Any]) -> Model:
@@ -62,7 +96,9 @@ def build_model(params: TrainParams, training: Split, statistics: dict[str, Any]
     return model
 
 
-def train(params: TrainParams, model: Model, training: Rows, validation: Rows) -> History:
+def train(
+    params: TrainParams, model: Model, training: Rows, validation: Rows, ranks: Ranks
+) -> History:
     """Train for ``params.epochs``; with ``patience``, stop early and keep the best network.
 
     Returns:
@@ -83,17 +119,17 @@ def train(params: TrainParams, model: Model, training: Rows, validation: Rows) -
 
         def closure() -> float:  # lbfgs calls it several times in a step
             optimizer.zero_grad()
-            return backward(block_loss, blocks(batch), parameters)
+            return backward(block_loss, blocks(batch), parameters, ranks)
 
         return optimizer.step(closure)
 
     history: History = []
     best_loss, best_epoch, best_network = math.inf, 0, model.network.state_dict()
-    for epoch in progress("train: epoch", params.epochs):
+    for epoch in progress("train: epoch", params.epochs, is_shown=ranks.rank == 0):
         total_loss = 0.0
         for batch in batches(training, params.batch_size, params.seed, epoch):
             total_loss += step(batch) * batch.num_rows
-        validation_loss = mean_loss(model.network, loss_function, validation)
+        validation_loss = mean_loss(model.network, loss_function, validation, ranks)
         history.append((epoch + 1, total_loss / training.num_rows, validation_loss))
         require_finite(history[-1], params)
         if params.patience and validation_loss is not None:
@@ -109,7 +145,7 @@ def train(params: TrainParams, model: Model, training: Rows, validation: Rows) -
 
 
 @torch.no_grad()
-def mean_loss(network: nn.Module, loss_function: Loss, rows: Rows) -> float | None:
+def mean_loss(network: nn.Module, loss_function: Loss, rows: Rows, ranks: Ranks) -> float | None:
     """The mean loss over all rows, block by block; None without rows."""
 
     def summed_loss(block: Rows) -> NDArray[np.float64]:
@@ -118,7 +154,7 @@ def mean_loss(network: nn.Module, loss_function: Loss, rows: Rows) -> float | No
 
     if not rows.num_rows:
         return None
-    return float(exact_sum(summed_loss, blocks(rows), size=1)[0]) / rows.num_rows
+    return float(ranks.exact_sum(summed_loss, blocks(rows), size=1)[0]) / rows.num_rows
 
 
 def build_optimizer(params: TrainParams, parameters: list[nn.Parameter]) -> optim.Optimizer:

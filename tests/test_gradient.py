@@ -8,6 +8,7 @@ from torch.nn import functional
 from stages.parts import workers
 from stages.parts.batches import Rows
 from stages.parts.gradient import backward
+from stages.parts.ranks import Ranks
 
 
 def problem(num_blocks, dtype):
@@ -34,7 +35,7 @@ def test_the_gradient_of_blocks_is_the_gradient_of_their_total_loss(num_blocks, 
     blocks, parameters, loss_of = problem(num_blocks, dtype)
     total = sum(loss_of(block) for block in blocks)
     expected = torch.autograd.grad(total, parameters)
-    loss = backward(loss_of, blocks, parameters)
+    loss = backward(loss_of, blocks, parameters, Ranks())
     tolerance = 1e-5 if dtype == torch.float32 else 1e-13  # autograd rounds at every addition
     assert loss == pytest.approx(total.item(), rel=tolerance)
     for parameter, gradient in zip(parameters, expected, strict=True):
@@ -45,19 +46,19 @@ def test_the_gradient_of_blocks_is_the_gradient_of_their_total_loss(num_blocks, 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_neither_threads_nor_the_order_of_blocks_change_a_bit(monkeypatch, dtype):
     blocks, parameters, loss_of = problem(40, dtype)
-    expected = bits(backward(loss_of, blocks, parameters), parameters)
+    expected = bits(backward(loss_of, blocks, parameters, Ranks()), parameters)
     for num_threads in (1, 2, 3, 4, 8):
         pool = workers.ThreadPoolExecutor(num_threads)
         monkeypatch.setattr(workers, "num_threads", lambda n=num_threads: n)
         monkeypatch.setattr(workers, "_pool", lambda pool=pool: pool)
         order = torch.randperm(40).tolist()
         shuffled = [blocks[i] for i in order]
-        assert bits(backward(loss_of, shuffled, parameters), parameters) == expected
+        assert bits(backward(loss_of, shuffled, parameters, Ranks()), parameters) == expected
 
 
 def test_a_block_that_is_not_finite_makes_loss_and_gradient_nan():
     blocks, parameters, loss_of = problem(3, torch.float32)
     blocks[1].targets[7] = torch.inf
-    loss = backward(loss_of, blocks, parameters)
+    loss = backward(loss_of, blocks, parameters, Ranks())
     assert math.isnan(loss)
     assert all(parameter.grad.isnan().all() for parameter in parameters)

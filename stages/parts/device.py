@@ -37,6 +37,8 @@ def choose_device(name: str, dtype: torch.dtype) -> torch.device:
         )
     else:
         device = torch.device(name)
+    if device.type in {"cuda", "xpu"} and device.index is None and "LOCAL_RANK" in os.environ:
+        device = torch.device(device.type, int(os.environ["LOCAL_RANK"]))  # one for each rank
     if device.type != "cpu":
         is_here = accelerator is not None and accelerator.type == device.type
         names = [f"{device.type}:{i}" for i in range(torch.accelerator.device_count() * is_here)]

@@ -84,6 +84,13 @@ def exact_sum(
     vectors_of: Callable[[Item], NDArray[np.float64]], items: Sequence[Item], size: int
 ) -> NDArray[np.float64]:
     """Sum all rows of ``vectors_of(item)``, shape ``(rows, size)``, over the items, in threads."""
+    return partial_sum(vectors_of, items, size).total()
+
+
+def partial_sum(
+    vectors_of: Callable[[Item], NDArray[np.float64]], items: Sequence[Item], size: int
+) -> ExactSum:
+    """The same, as a sum that can be merged with others."""
 
     def work(common: Iterator[Item]) -> ExactSum:
         partial = ExactSum(size)
@@ -94,4 +101,4 @@ def exact_sum(
     first, *others = share(work, items)
     for other in others:
         first.merge(other)
-    return first.total()
+    return first

@@ -1,6 +1,7 @@
 """The project's folders, and files that appear whole or not at all."""
 
 import csv
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
@@ -57,6 +58,15 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist. Run `dvc repro`.") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}. Delete it, then run `dvc repro`.") from None
+
+
+def digest(paths: Iterable[Path]) -> bytes:
+    """The SHA-256 of the files' contents, in the paths' sorted order."""
+    digests = b""
+    for path in sorted(paths):
+        with path.open("rb") as file:
+            digests += hashlib.file_digest(file, "sha256").digest()
+    return hashlib.sha256(digests).digest()
 
 
 def write_csv(path: Path, header: list[str], rows: Iterable[Iterable[object]]) -> None:

@@ -1,0 +1,88 @@
+"""The processes that torchrun starts, on one host or several: they change the time, never a bit."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import distributed
+
+from stages.parts.errors import UserError
+from stages.parts.exact_sum import partial_sum
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's number among all, from 0, and how many there are."""
+
+    rank: int = 0
+    num_ranks: int = 1
+
+    def exact_sum(
+        self, vectors_of: Callable[[Item], NDArray[np.float64]], items: Sequence[Item], size: int
+    ) -> NDArray[np.float64]:
+        """``exact_sum`` with the items dealt out to all ranks; the same bits in each of them."""
+        partial = partial_sum(vectors_of, items[self.rank :: self.num_ranks], size)
+        if self.num_ranks > 1:
+            state = torch.from_numpy(np.append(partial.top, not partial.is_finite))
+            distributed.all_reduce(state, distributed.ReduceOp.MAX)
+            partial.raise_to(state[:-1].numpy())
+            partial.is_finite = not state[-1]
+            distributed.all_reduce(torch.from_numpy(partial.bins))
+        return partial.total()
+
+    def require_equal(self, digests: Mapping[str, bytes]) -> None:
+        """Check that all ranks have the same digests, of 32 bytes each.
+
+        Raises:
+            UserError: In every rank, naming what differs.
+        """
+        mine = torch.frombuffer(bytearray(b"".join(digests.values())), dtype=torch.uint8)
+        all_ranks = [torch.empty_like(mine) for _ in range(self.num_ranks)]
+        distributed.all_gather(all_ranks, mine)
+        rows = torch.stack(all_ranks).reshape(self.num_ranks, len(digests), -1)  # (…, …, 32)
+        is_equal = (rows == rows[0]).all(dim=2)
+        faults = [
+            f"train: rank {rank} has another {name} than rank 0. Make them equal on all hosts."
+            for rank in range(self.num_ranks)
+            for name, equal in zip(digests, is_equal[rank], strict=True)
+            if not equal
+        ]
+        if faults:
+            raise UserError("\n".join(faults))
+
+
+def start_ranks(module: str) -> None:
+    """With TORCHRUN set, replace this process by torchrun with those options."""
+    options = os.environ.get("TORCHRUN")
+    if options and "RANK" not in os.environ:
+        words = ["-m", "torch.distributed.run", *shlex.split(options), "-m", module]
+        os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 (our own interpreter)
+
+
+@contextmanager
+def join_ranks() -> Iterator[Ranks]:
+    """Meet the other ranks; without torchrun there are none, and nothing is started.
+
+    Sums are exchanged as integers in the hosts' memory, so that gloo serves every device.
+    """
+    if "RANK" not in os.environ:
+        yield Ranks()
+        return
+    distributed.init_process_group("gloo")
+    try:
+        yield Ranks(distributed.get_rank(), distributed.get_world_size())
+    except RuntimeError as error:
+        if "gloo" not in str(error):
+            raise
+        raise UserError(f"train: another rank has ended; see its message. ({error})") from None
+    finally:
+        distributed.destroy_process_group()
