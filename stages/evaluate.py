@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 
 from stages.parts.device import choose_device, set_numerics
-from stages.parts.errors import run
+from stages.parts.errors import UserError, run
 from stages.parts.files import (
     EVALUATION,
     PLOTS,
     PREPARED,
-    STATISTICS,
     WEIGHTS,
     output_folder,
-    read_json,
     write_csv,
     write_json,
 )
@@ -27,14 +25,14 @@ from stages.parts.least_squares import LeastSquares, least_squares
 from stages.parts.model import Model, formula
 from stages.parts.params import load_params
 from stages.parts.scores import Predict, scores
-from stages.parts.split import Split, block_rows
+from stages.parts.split import Split, block_rows, read_statistics
 
 
 def main() -> None:
     params = load_params()
     set_numerics(params.train.numerics)
     training, test = Split(PREPARED / "train.parquet"), Split(PREPARED / "test.parquet")
-    statistics = read_json(STATISTICS)
+    statistics = read_statistics(training)
     model = Model.load(WEIGHTS)
     device = choose_device(params.device, model.dtype)
     model.to(device)
@@ -42,19 +40,18 @@ def main() -> None:
     def predict(inputs: Tensor) -> Tensor:
         return model(inputs.to(device)).cpu()
 
+    if [*model.features, model.target] != [*training.features, training.target]:
+        raise UserError(f"{WEIGHTS} was trained on other columns. Run `dvc repro`.")
     exact = least_squares(training, statistics)
-    scored = (
-        test if test.num_rows else training
-    )  # by default the rows that nothing has learned from
-    centre = statistics["mean"][model.target]
-    both = scores(scored, {"model": predict, "least_squares": exact.predict}, centre)
+    scored = test if test.num_rows else training
+    both = scores(scored, {"model": predict, "least_squares": exact.predict})
     evaluation: dict[str, dict[str, Any]] = {
         "least_squares": both["least_squares"],
         "exact": exact_coefficients(model.features, exact),
     }
     if test.num_rows:
         evaluation["test"] = both["model"]
-        evaluation["train"] = scores(training, {"model": predict}, centre)["model"]
+        evaluation["train"] = scores(training, {"model": predict})["model"]
     else:
         evaluation["train"] = both["model"]
     line = model.line()
@@ -64,7 +61,7 @@ def main() -> None:
     with output_folder(PLOTS) as folder:
         sample = sample_predictions(scored, predict, params.evaluate.plot_rows)
         write_csv(folder / "predictions.csv", ["actual", "predicted"], sample)
-    write_json(EVALUATION, evaluation)
+        write_json(EVALUATION, evaluation)
     kind = "test" if test.num_rows else "training"
     best = formula(model.features, model.target, exact.coefficients.tolist())
     print(

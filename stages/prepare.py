@@ -5,17 +5,17 @@ Reads params.yaml and data/raw/; writes data/prepared/.
 
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.parts.errors import UserError, run
-from stages.parts.exact_sum import exact_sum
+from stages.parts.exact_sum import exact_mean, exact_sum
 from stages.parts.files import PREPARED, RAW, output_folder, write_json
 from stages.parts.line import line
 from stages.parts.params import PrepareParams, load_params
-from stages.parts.split import SPLITS, Split, SplitWriter, split_labels
+from stages.parts.split import SPLITS, Split, SplitWriter, Statistics, split_labels
 from stages.parts.table import Batches, choose_columns, read_table
 
 MAX_RANDOM_ROWS = 10**9 - 1  # what numpy's multivariate_hypergeometric can draw from
@@ -29,7 +29,7 @@ def main() -> None:
         sizes = split_sizes(num_rows, params)
         write_splits(spool, columns, sizes, params, folder)
         training = Split(folder / "train.parquet")
-        write_json(folder / "statistics.json", statistics(training, sizes))
+        write_json(folder / "statistics.json", statistics(training, sizes).model_dump())
     dropped = f", {num_dropped} with missing cells dropped" if num_dropped else ""
     shares = ", ".join(f"{size} {name}" for name, size in zip(SPLITS, sizes, strict=True))
     print(f"prepare: {num_rows} rows from {params.source}{dropped}: {shares}")
@@ -59,7 +59,7 @@ def spool_rows(
         if too_large.any():
             raise UserError(
                 f"prepare: column `{columns[too_large.argmax()]}` holds a number too large for"
-                f" {params.dtype}. Set `prepare.dtype` to float64, or rescale the column."
+                f" {params.dtype}. Rescale the column, or set `prepare.dtype` to float64."
             )
         spool.write(rows.data)
         num_rows += len(rows)
@@ -108,31 +108,28 @@ def write_splits(
         writer.close()
 
 
-def statistics(training: Split, sizes: tuple[int, ...]) -> dict[str, Any]:
-    """Columns in order, rows per split, and every column's statistics over the training rows.
-
-    The standard deviation is the population's, as z-scores want it: divided by the number of rows.
-    """
+def statistics(training: Split, sizes: tuple[int, ...]) -> Statistics:
+    """Describe the training rows, block by block."""
     columns = [*training.features, training.target]
     blocks = range(training.num_blocks)
 
     def cells(block: int) -> NDArray[np.float64]:
         return training.read(block).astype(np.float64)
 
-    first = cells(0)[0]  # deviations from it are exactly 0 in a constant column
-    shift = exact_sum(lambda block: cells(block) - first, blocks, len(columns))
-    mean = first + shift / training.num_rows
-    with np.errstate(over="ignore"):
-        squares = exact_sum(lambda block: (cells(block) - mean) ** 2, blocks, len(columns))
-    if not np.isfinite(squares).all():
+    def squares(block: int) -> NDArray[np.float64]:
+        with np.errstate(over="ignore"):  # here and not around the threads: it holds for one thread
+            return (cells(block) - mean) ** 2
+
+    mean = exact_mean(cells, blocks, len(columns), training.num_rows)
+    variance = exact_sum(squares, blocks, len(columns)) / training.num_rows
+    if not np.isfinite(variance).all():
         raise UserError("prepare: the numbers are too large to square. Rescale the columns.")
-    deviation = np.sqrt(squares / training.num_rows)
-    return {
-        "columns": columns,
-        "rows": dict(zip(SPLITS, sizes, strict=True)),
-        "mean": dict(zip(columns, mean.tolist(), strict=True)),
-        "standard_deviation": dict(zip(columns, deviation.tolist(), strict=True)),
-    }
+    return Statistics(
+        columns=columns,
+        rows=dict(zip(SPLITS, sizes, strict=True)),
+        mean=dict(zip(columns, mean.tolist(), strict=True)),
+        standard_deviation=dict(zip(columns, np.sqrt(variance).tolist(), strict=True)),
+    )
 
 
 if __name__ == "__main__":

@@ -41,9 +41,12 @@ def require_scores(evaluation: dict[str, Any], required: Mapping[Any, float]) ->
         UserError: With one sentence for every requirement that is not met, sorted.
     """
     split = "test" if "test" in evaluation else "train"
+    scores = evaluation.get(split)
+    if not isinstance(scores, dict) or not all(isinstance(s, int | float) for s in scores.values()):
+        raise UserError(f"{EVALUATION} is damaged: no scores. Run `dvc repro --force evaluate`.")
     faults = []
     for name, wanted in sorted(required.items()):
-        reached = evaluation[split].get(name)
+        reached = scores.get(name)
         is_met = reached is not None and (reached >= wanted if name == "r2" else reached <= wanted)
         if not is_met:
             rule = "at least" if name == "r2" else "at most"

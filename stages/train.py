@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +24,6 @@ from stages.parts.files import (
     TRAINED,
     digest,
     output_folder,
-    read_json,
     write_csv,
 )
 from stages.parts.gradient import backward
@@ -33,7 +31,7 @@ from stages.parts.model import Model
 from stages.parts.params import TrainParams, load_params
 from stages.parts.progress import progress
 from stages.parts.ranks import Ranks, join_ranks, start_ranks
-from stages.parts.split import Split
+from stages.parts.split import Split, Statistics, read_statistics
 
 Loss = Callable[..., Tensor]
 History = list[tuple[int, float, float | None]]  # epoch, train_loss, validation_loss
@@ -53,7 +51,7 @@ def main() -> None:
     training, validation = Split(PREPARED / "train.parquet"), Split(PREPARED / "validation.parquet")
     set_numerics(params.train.numerics)
     device = choose_device(params.device, getattr(torch, training.dtype))
-    model = build_model(params.train, training, read_json(STATISTICS)).to(device)
+    model = build_model(params.train, training, read_statistics(training)).to(device)
     with join_ranks() as ranks:
         if ranks.num_ranks > 1:
             files = [training.path, validation.path, STATISTICS]
@@ -86,11 +84,16 @@ def run_digests(params: TrainParams, device: torch.device, files: list[Path]) ->
     return digests
 
 
-def build_model(params: TrainParams, training: Split, statistics: dict[str, Any]) -> Model:
+def build_model(params: TrainParams, training: Split, statistics: Statistics) -> Model:
     """A model with initial weights and, with ``standardize``, the training rows' units."""
     torch.manual_seed(params.seed)
     dtype = getattr(torch, training.dtype)
-    model = Model(training.features, training.target, params.hidden, dtype)
+    try:
+        model = Model(training.features, training.target, params.hidden, dtype)
+    except RuntimeError:
+        raise UserError(
+            "train: the network does not fit into memory. Lower `train.hidden`."
+        ) from None
     if params.standardize:
         model.standardize_by(statistics)
     return model
@@ -144,10 +147,10 @@ def train(
     return history
 
 
-@torch.no_grad()
 def mean_loss(network: nn.Module, loss_function: Loss, rows: Rows, ranks: Ranks) -> float | None:
     """The mean loss over all rows, block by block; None without rows."""
 
+    @torch.no_grad()  # here and not around the threads: it holds for one thread
     def summed_loss(block: Rows) -> NDArray[np.float64]:
         loss = loss_function(network(block.inputs), block.targets, reduction="sum")
         return np.array([[loss.item()]])

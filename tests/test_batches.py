@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stages.parts.batches import Rows, batches, blocks, load_rows
 from stages.parts.model import Model
-from stages.parts.split import Split, SplitWriter
+from stages.parts.split import Split, SplitWriter, Statistics
 
 
 def rows(num_rows, features=1):
@@ -73,10 +73,12 @@ def test_loaded_rows_are_scaled_as_the_model_scales(tmp_path):
     writer.close()
     model = Model(["a", "b"], "t", [], torch.float32)
     model.standardize_by(
-        {
-            "mean": dict.fromkeys("abt", 5.0),
-            "standard_deviation": {"a": 3.0, "b": 2.0, "t": 4.0},
-        }
+        Statistics(
+            columns=["a", "b", "t"],
+            rows={},
+            mean=dict.fromkeys("abt", 5.0),
+            standard_deviation={"a": 3.0, "b": 2.0, "t": 4.0},
+        )
     )
     loaded = load_rows(Split(tmp_path / "rows.parquet"), model)
     assert torch.equal(loaded.inputs, model.scale_inputs(torch.from_numpy(cells[:, :2])))

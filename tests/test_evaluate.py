@@ -144,3 +144,22 @@ def test_without_a_trained_model_there_is_nothing_to_evaluate(workspace):
         "models/trained/weights.safetensors does not exist. Run `dvc repro`, or `python -m"
         " stages.train`."
     )
+
+
+def test_a_model_of_other_columns_is_not_evaluated(evaluation, change):
+    evaluation({})
+    before = EVALUATION.read_bytes()
+    change({"prepare.target": "x"})
+    prepare.main()
+    with pytest.raises(UserError) as error:
+        evaluate.main()
+    assert str(error.value) == (
+        "models/trained/weights.safetensors was trained on other columns. Run `dvc repro`."
+    )
+    assert EVALUATION.read_bytes() == before
+
+
+def test_a_table_of_several_blocks_is_evaluated(evaluation):
+    found = evaluation({"prepare.rows": 1_500_000, "train.epochs": 30})
+    assert found["test"]["rows"] == 300_000
+    assert abs(found["learned"]["m"] - found["exact"]["m"]) < 0.01

@@ -65,3 +65,15 @@ def test_a_missing_or_damaged_json_file_is_one_sentence(workspace):
     with pytest.raises(UserError) as error:
         read_json(path)
     assert str(error.value).startswith("evaluation.json is damaged: ")
+
+
+def test_a_link_is_replaced_and_what_it_points_to_is_left(tmp_path):
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    (target / "kept").touch()
+    (tmp_path / "trained").symlink_to(target)
+    with output_folder(tmp_path / "trained") as draft:
+        (draft / "new").touch()
+    assert (tmp_path / "trained/new").exists()
+    assert [path.name for path in target.iterdir()] == ["kept"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "trained"]

@@ -8,12 +8,15 @@ from safetensors.torch import save_file
 
 from stages.parts.errors import UserError
 from stages.parts.model import Model, formula
+from stages.parts.split import Statistics
 
 CPU = torch.device("cpu")
-STATISTICS = {
-    "mean": {"a": 10.0, "b": -3.0, "t": 100.0},
-    "standard_deviation": {"a": 2.0, "b": 0.5, "t": 8.0},
-}
+STATISTICS = Statistics(
+    columns=["a", "b", "t"],
+    rows={},
+    mean={"a": 10.0, "b": -3.0, "t": 100.0},
+    standard_deviation={"a": 2.0, "b": 0.5, "t": 8.0},
+)
 
 
 def model(hidden=(), dtype=torch.float64):
@@ -70,10 +73,8 @@ def test_the_line_in_raw_units_predicts_what_the_model_predicts():
 
 
 def test_constant_columns_have_no_z_scores():
-    statistics = {
-        "mean": STATISTICS["mean"],
-        "standard_deviation": {"a": 0.0, "b": 1.0, "t": 0.0},
-    }
+    deviations = {"a": 0.0, "b": 1.0, "t": 0.0}
+    statistics = STATISTICS.model_copy(update={"standard_deviation": deviations})
     with pytest.raises(UserError) as error:
         Model(["a", "b"], "t", [], torch.float32).standardize_by(statistics)
     assert str(error.value) == (
@@ -123,3 +124,13 @@ def test_a_formula_is_written_as_people_write_it():
 def test_a_model_refuses_rows_of_another_width():
     with pytest.raises(ValueError, match=r"a row of inputs has 2 features: \['a', 'b'\]"):
         model()(torch.zeros(3, 1, dtype=torch.float64))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    broken = model()
+    broken.network[0].weight.data[0, 1] = torch.nan
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(broken.to_bytes(CPU))
+    with pytest.raises(UserError) as error:
+        Model.load(path)
+    assert str(error.value) == f"{path} holds numbers that are not finite. Train again."

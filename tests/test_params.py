@@ -80,14 +80,33 @@ def test_every_parameter_of_the_shipped_file_says_what_it_means(workspace):
             3,
             "`prepare.target` must be text, in quotes if it looks like a number. Got 3.",
         ),
-        ("prepare.delimiter", "", '`prepare.delimiter` must be one character. Got "".'),
-        ("prepare.delimiter", "||", '`prepare.delimiter` must be one character. Got "||".'),
+        ("prepare.delimiter", "", '`prepare.delimiter` must be one ASCII character. Got "".'),
+        ("prepare.delimiter", "||", '`prepare.delimiter` must be one ASCII character. Got "||".'),
+        ("prepare.delimiter", "é", '`prepare.delimiter` must be one ASCII character. Got "é".'),
+        ("prepare.m", 1e301, "`prepare.m` must lie between -1e300 and 1e300. Got 1e+301."),
+        ("prepare.rows", 10**9, "`prepare.rows` must be less than 1000000000. Got 1000000000."),
+        (
+            "prepare.missing_values",
+            [10**400],
+            "`prepare.missing_values.0` must be text or a finite number. Got 1000",
+        ),
+        ("train.hidden", [10**13], "`train.hidden.0` must be less than or equal to 65536."),
+        (
+            "device",
+            "cuda:00",
+            '`device` must be auto, cpu, cuda, cuda:1, mps or xpu. Got "cuda:00".',
+        ),
+        (
+            "device",
+            "cuda:128",
+            '`device` must be auto, cpu, cuda, cuda:1, mps or xpu. Got "cuda:128".',
+        ),
         ("prepare.decimal", ";", "`prepare.decimal` must be '.' or ','. Got \";\"."),
         ("prepare.missing", "skip", "`prepare.missing` must be 'error' or 'drop'. Got \"skip\"."),
         (
             "prepare.missing_values",
             [True],
-            "`prepare.missing_values.0` must be text or a number. Got true.",
+            "`prepare.missing_values.0` must be text or a finite number. Got true.",
         ),
         ("prepare.split", "none", "`prepare.split` must be 'random' or 'ordered'. Got \"none\"."),
         ("prepare.test", 1, "`prepare.test` must be less than 1. Got 1."),
@@ -204,7 +223,7 @@ def test_a_misspelt_key_is_not_reported_missing_too(workspace):
     [
         ("", "params.yaml: `device` is missing. Add it."),
         ("- 1\n", "params.yaml must hold `name: value` lines. Got [1]."),
-        ("a: [", "params.yaml, line 1: expected the node content, but found '<stream end>'."),
+        ("a: [", "params.yaml, line 2: did not find expected node content."),
     ],
 )
 def test_a_file_that_is_no_mapping_is_refused(workspace, text, sentence):

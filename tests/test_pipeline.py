@@ -269,6 +269,14 @@ def test_a_refused_stage_fails_dvc_and_the_old_outputs_come_back(finished, tmp_p
     assert contents(folder / "models") == before
 
 
+def test_a_terminal_without_the_signs_gets_other_signs(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    environment = {"PYTHONIOENCODING": "ascii"}
+    end = command(folder, "python", "-m", "stages.train", environment=environment)
+    assert end.returncode == 0, end.stderr
+    assert "learned y = 0.7054\\xb7x + 0.2964" in end.stdout
+
+
 def without_override() -> None:
     """Give up root's right to write everywhere: PR_CAPBSET_DROP of CAP_DAC_OVERRIDE."""
     if os.geteuid() == 0:

@@ -120,11 +120,11 @@ def test_the_line_is_a_table_whose_columns_can_be_chosen(change):
         (
             "x,y\n1,1e39\n3,4\n5,6\n",
             {},
-            "prepare: column `y` holds a number too large for float32. Set `prepare.dtype` to"
-            " float64, or rescale the column.",
+            "prepare: column `y` holds a number too large for float32. Rescale the"
+            " column, or set `prepare.dtype` to float64.",
         ),
         (
-            "x,y\n1e300,1\n-1e300,4\n5,6\n",
+            "x,y\n1e308,1\n-1e308,4\n5,6\n",
             {"prepare.dtype": "float64", "prepare.validation": 0, "prepare.test": 0},
             "prepare: the numbers are too large to square. Rescale the columns.",
         ),

@@ -116,3 +116,12 @@ def test_save_itself_does_not_import_torch(trained):
     code = "import sys, stages.save; stages.save.main(); print('torch' in sys.modules)"
     end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert end.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("content", [{}, {"test": None}, {"test": {"r2": "high"}}, {"test": []}])
+def test_damaged_scores_are_no_scores(content):
+    with pytest.raises(UserError) as error:
+        save.require_scores(content, {"r2": 0.5})
+    assert str(error.value) == (
+        "metrics/evaluation.json is damaged: no scores. Run `dvc repro --force evaluate`."
+    )

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from stages.parts import split as split_module
+from stages.parts import workers
 from stages.parts.errors import UserError
 from stages.parts.scores import scores
 from stages.parts.split import Split, SplitWriter
@@ -23,9 +24,7 @@ def split_of(tmp_path):
 
 def test_scores_are_their_textbook_formulas(split_of):
     split = split_of([1.0, 2.0, 3.0, 4.0], [2.0, 4.0, 5.0, 9.0])
-    found = scores(
-        split, {"twice": lambda inputs: 2 * inputs, "zero": torch.zeros_like}, centre=3.0
-    )
+    found = scores(split, {"twice": lambda inputs: 2 * inputs, "zero": torch.zeros_like})
     assert found["twice"] == {
         "rows": 4,
         "rmse": math.sqrt(2 / 4),
@@ -46,7 +45,7 @@ def test_scores_agree_with_independent_arithmetic_over_several_blocks(split_of):
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=600_000)
     targets = 1e6 + 3 * inputs + rng.normal(size=600_000)
-    found = scores(split_of(inputs, targets), {"m": lambda x: 3 * x + 1e6}, centre=1e6)["m"]
+    found = scores(split_of(inputs, targets), {"m": lambda x: 3 * x + 1e6})["m"]
     residuals = 3 * inputs + 1e6 - targets
     spread = math.fsum(((targets - math.fsum(targets) / 600_000) ** 2).tolist())
     assert found["rmse"] == pytest.approx(
@@ -65,12 +64,12 @@ def test_scores_do_not_depend_on_how_rows_are_grouped(split_of, monkeypatch):
         monkeypatch.setattr(split_module, "block_rows", lambda num_columns, size=size: size)
         split = split_of(inputs, targets)
         assert split.num_blocks == math.ceil(50_000 / size)
-        found.append(scores(split, {"m": lambda x: 0.5 * x}, centre=0.0))
+        found.append(scores(split, {"m": lambda x: 0.5 * x}))
     assert found[0] == found[1] == found[2]
 
 
 def test_targets_without_spread_have_no_r2(split_of):
-    found = scores(split_of([1.0, 2.0], [5.0, 5.0]), {"m": lambda x: x}, centre=5.0)["m"]
+    found = scores(split_of([1.0, 2.0], [5.0, 5.0]), {"m": lambda x: x})["m"]
     assert sorted(found) == ["mae", "max_error", "rmse", "rows"]
 
 
@@ -78,8 +77,39 @@ def test_targets_without_spread_have_no_r2(split_of):
 def test_predictions_that_cannot_be_scored_are_refused(split_of, prediction):
     split = split_of([1.0, 2.0], [5.0, 6.0])
     with pytest.raises(UserError) as error:
-        scores(split, {"m": lambda x: torch.full_like(x, prediction)}, centre=0.0)
+        scores(split, {"m": lambda x: torch.full_like(x, prediction)})
     assert str(error.value) == (
         f"evaluate: errors on {split.path} are too large to square. Lower `train.lr` or rescale the"
         " table's columns."
     )
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 1e6, -1e-300])
+def test_equal_targets_have_no_spread_however_they_are_rounded(split_of, value):
+    found = scores(split_of(np.arange(200.0), np.full(200, value)), {"m": torch.zeros_like})
+    assert "r2" not in found["m"]
+
+
+def test_r2_keeps_its_digits_far_from_zero(split_of):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(-50, 50, 200).astype(float)  # exact, also beside the offset
+    inputs = 1e10 + np.arange(200.0)
+    found = scores(split_of(inputs, inputs + noise), {"m": lambda x: x})["m"]
+    targets = np.arange(200.0) + noise
+    assert found["r2"] == pytest.approx(
+        1 - (noise**2).sum() / ((targets - targets.mean()) ** 2).sum()
+    )
+
+
+def test_an_r2_beyond_float64_is_left_out(split_of):
+    split = split_of([1.0, 2.0], [1e-150, 2e-150])
+    assert "r2" not in scores(split, {"m": lambda x: torch.full_like(x, 1e10)})["m"]
+
+
+def test_several_blocks_are_scored_in_threads_without_gradients(split_of, monkeypatch):
+    pool = workers.ThreadPoolExecutor(2)
+    monkeypatch.setattr(workers, "num_threads", lambda: 2)
+    monkeypatch.setattr(workers, "_pool", lambda: pool)
+    model = torch.nn.Linear(1, 1, dtype=torch.float64)
+    values = np.random.default_rng(0).normal(size=(2, 600_000))
+    assert scores(split_of(*values), {"m": model})["m"]["rows"] == 600_000

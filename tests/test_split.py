@@ -1,14 +1,19 @@
+import json
+import math
 from collections import Counter
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages import prepare
 from stages.parts.errors import UserError
-from stages.parts.split import Split, SplitWriter, block_rows, split_labels
+from stages.parts.files import PREPARED, STATISTICS
+from stages.parts.split import Split, SplitWriter, block_rows, read_statistics, split_labels
 
 
 def labels(sizes, order="random", seed=0):
@@ -112,4 +117,68 @@ def test_a_missing_or_damaged_file_is_one_sentence(workspace):
     with pytest.raises(UserError) as error:
         Split(path)
     assert str(error.value).startswith("train.parquet is damaged: Parquet magic bytes not found")
-    assert str(error.value).endswith("Delete it, then run `dvc repro`.")
+    assert str(error.value).endswith(". Run `dvc repro --force prepare`.")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"x": ["a"], "y": ["b"]},
+        {"x": [1.0], "y": [1]},
+        {"y": [1.0]},
+        {},
+    ],
+)
+def test_rows_that_prepare_does_not_write_are_refused(tmp_path, table):
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    with pytest.raises(UserError) as error:
+        Split(tmp_path / "t.parquet")
+    assert "its columns are not of one floating-point type" in str(error.value)
+
+
+def test_missing_cells_and_damaged_pages_are_refused_when_read(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"x": [1.0, None], "y": [1.0, 2.0]}), path)
+    with pytest.raises(UserError, match=r"t\.parquet is damaged: "):
+        Split(path).read(0)
+    content = bytearray(path.read_bytes())
+    content[4:60] = bytes(255 - byte for byte in content[4:60])
+    path.write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"t\.parquet is damaged: .*Run `dvc repro --force prepare`"
+    ):
+        Split(path).read(0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "[]",
+        "null",
+        "[" * 5000,
+        '{"columns": ["x", "y"]}',
+        "NAN",
+        "TEXT",
+        "OTHER",
+        "FEWER",
+    ],
+)
+def test_statistics_that_prepare_does_not_write_are_refused(workspace, content):
+    prepare.main()
+    whole = json.loads(STATISTICS.read_text())
+    match content:
+        case "NAN":
+            whole["mean"]["x"] = math.nan
+        case "TEXT":
+            whole["mean"]["x"] = "1"
+        case "OTHER":
+            whole["columns"] = ["y", "x"]
+        case "FEWER":
+            del whole["mean"]["x"]
+    is_edit = content in {"NAN", "TEXT", "OTHER", "FEWER"}
+    STATISTICS.write_text(json.dumps(whole) if is_edit else content)
+    with pytest.raises(UserError) as error:
+        read_statistics(Split(PREPARED / "train.parquet"))
+    assert str(error.value).startswith("data/prepared/statistics.json is damaged: not ")

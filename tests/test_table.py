@@ -1,4 +1,7 @@
 import datetime as dt
+import decimal
+import json
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -231,7 +234,7 @@ TARGET_TEXT = f"Correct the file, change `prepare.target`, {LIST}"
         (
             'x,y\n1,"2\n',
             {},
-            f'data/raw/t.csv, line 2, column `y`: not a number: "2\n". {TARGET_TEXT}',
+            f'data/raw/t.csv, line 2, column `y`: not a number: "2\\n". {TARGET_TEXT}',
         ),
         (
             "x,y\na,b\n1,\n2,c\nd,e\n",
@@ -252,7 +255,7 @@ def test_a_faulty_text_table_is_refused_with_file_line_column_and_cure(
 
 def test_a_missing_file_is_refused(refusal):
     assert refusal("none.csv") == (
-        "data/raw/none.csv does not exist. Put the table there, or correct `prepare.source`."
+        "There is no file data/raw/none.csv. Put the table there, or correct `prepare.source`."
     )
 
 
@@ -293,3 +296,57 @@ def test_a_parquet_file_damaged_inside_is_refused(raw, refusal):
     content[10:200] = bytes(190)
     path.write_bytes(content)
     assert refusal("t.parquet").startswith("data/raw/t.parquet is damaged: ")
+
+
+@pytest.mark.parametrize("padding", range(14))
+def test_line_breaks_in_a_quoted_cell_make_no_rows_wherever_a_batch_ends(raw, read, padding):
+    raw("t.csv", f"x,y,t\n0,0,{'p' * padding}\n" + 320_000 * '1,2,"a\n5,7,b"\n')
+    _, rows = read("t.csv", features=["x"])
+    assert rows.shape == (320_001, 2)
+    assert (rows[1:] == [1, 2]).all()
+
+
+@pytest.mark.parametrize("precision_and_scale", [(20, 1), (38, 10), (38, 30), (38, 0)])
+def test_decimals_of_parquet_are_the_nearest_doubles(raw, read, precision_and_scale):
+    precision, scale = precision_and_scale
+    rng = np.random.default_rng(0)
+    digits = [int(n) for n in rng.integers(-(10**7), 10**7, 2000)]
+    values = [decimal.Decimal(n).scaleb(-min(scale, 5)) for n in digits]
+    column = pa.array(values, pa.decimal128(precision, scale))
+    pq.write_table(pa.table({"x": column, "y": column}), raw("t.parquet", ""))
+    assert read("t.parquet")[1][:, 0].tolist() == [float(value) for value in values]
+
+
+def test_a_fault_is_found_on_the_first_line_of_its_row(raw, refusal):
+    raw("t.csv", 'x,t,y\n1,"a\nb",1\n\nbad,"a\nb",1\n')
+    assert refusal("t.csv", features=["x"]).startswith("data/raw/t.csv, line 5, column `x`: ")
+
+
+def test_a_long_cell_is_shown_short_and_on_one_line(raw, refusal):
+    raw("t.csv", 'x,y\n1,"2\n' + 100_000 * "3,4\n")
+    shown = json.dumps("2\n" + 100_000 * "3,4\n")[:75]
+    assert refusal("t.csv").startswith(f"data/raw/t.csv, line 2, column `y`: not a number: {shown}")
+    assert len(refusal("t.csv")) < 300
+
+
+def test_markers_are_trimmed_as_cells_are(raw, read):
+    raw("t.csv", "x,y\n NA,1\n2,2\n")
+    assert np.isnan(read("t.csv", missing="drop", missing_values=[" NA "])[1][0, 0])
+
+
+def test_a_folder_is_no_table(workspace, refusal):
+    (workspace / "data/raw/t.csv").mkdir()
+    assert refusal("t.csv").startswith("There is no file data/raw/t.csv.")
+
+
+def test_every_flipped_bit_of_a_parquet_file_is_read_or_refused(raw, change):
+    change({"prepare.missing": "drop"})
+    path = raw("t.parquet", "")
+    pq.write_table(pa.table({"x": [1.0, 2.0], "y": [3, 4]}), path)
+    content, params = path.read_bytes(), load_params().prepare
+    for position in range(0, 8 * len(content), 3):
+        flipped = bytearray(content)
+        flipped[position // 8] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        with suppress(UserError):
+            list(read_table(RAW / "t.parquet", params)[1])

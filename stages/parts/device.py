@@ -5,7 +5,8 @@ import os
 import torch
 
 from stages.parts.errors import UserError
-from stages.parts.params import DEVICE_KINDS
+
+KINDS = ("cuda", "mps", "xpu")
 
 
 def set_numerics(numerics: str) -> None:
@@ -30,7 +31,7 @@ def choose_device(name: str, dtype: torch.dtype) -> torch.device:
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if name == "auto":
-        is_usable = accelerator is not None and accelerator.type in DEVICE_KINDS
+        is_usable = accelerator is not None and accelerator.type in KINDS
         lacks_dtype = accelerator == torch.device("mps") and dtype == torch.float64
         device = (
             accelerator if accelerator and is_usable and not lacks_dtype else torch.device("cpu")

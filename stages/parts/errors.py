@@ -1,5 +1,6 @@
 """Errors that a user can cause and cure."""
 
+import io
 import sys
 from collections.abc import Callable
 
@@ -10,6 +11,8 @@ class UserError(Exception):
 
 def run(main: Callable[[], None]) -> None:
     """Run a stage; what a user can cause ends it with its sentence and exit status 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the sign ·
     try:
         main()
     except UserError as error:

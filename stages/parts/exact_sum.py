@@ -87,6 +87,22 @@ def exact_sum(
     return partial_sum(vectors_of, items, size).total()
 
 
+def exact_mean(
+    vectors_of: Callable[[Item], NDArray[np.float64]],
+    items: Sequence[Item],
+    size: int,
+    num_rows: int,
+) -> NDArray[np.float64]:
+    """The mean of all rows, shape ``(size,)``; of equal rows it is that row, to the bit."""
+    first = vectors_of(items[0])[0]
+
+    def from_first(item: Item) -> NDArray[np.float64]:
+        with np.errstate(over="ignore"):  # here and not around the threads: it holds for one thread
+            return vectors_of(item) - first
+
+    return first + exact_sum(from_first, items, size) / num_rows
+
+
 def partial_sum(
     vectors_of: Callable[[Item], NDArray[np.float64]], items: Sequence[Item], size: int
 ) -> ExactSum:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,18 +28,27 @@ def output_folder(folder: Path) -> Iterator[Path]:
 
     On an error the draft is deleted and ``folder`` is left as it was.
     """
-    draft = folder.with_name(f".{folder.name}.draft")
-    if draft.exists():
-        shutil.rmtree(draft)
+    draft, old = (folder.with_name(f".{folder.name}.{name}") for name in ("draft", "old"))
+    _remove(draft)
     draft.mkdir(parents=True)
     try:
         yield draft
+        _remove(old)
+        if os.path.lexists(folder):
+            folder.rename(old)
+        draft.rename(folder)
+        _remove(old)
     except BaseException:
-        shutil.rmtree(draft)
+        _remove(draft)
         raise
-    if folder.exists():
-        shutil.rmtree(folder)
-    draft.rename(folder)
+
+
+def _remove(path: Path) -> None:
+    """Delete a folder, a file or a link, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -50,14 +60,17 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     draft.replace(path)
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file that a stage has written."""
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. Run `dvc repro`.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}. Delete it, then run `dvc repro`.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: no object. Delete it, then run `dvc repro`.")
+    return content
 
 
 def digest(paths: Iterable[Path]) -> bytes:

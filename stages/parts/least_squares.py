@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from stages.parts.split import Split, block_rows
+from stages.parts.split import Split, Statistics, block_rows
 from stages.parts.workers import in_order
 
 # A dependency of columns survives the rounding of a table's numbers to about so many digits.
@@ -27,7 +26,7 @@ class LeastSquares:
         return inputs.double() @ self.coefficients[1:, None] + self.coefficients[0]
 
 
-def least_squares(training: Split, statistics: dict[str, Any]) -> LeastSquares:
+def least_squares(training: Split, statistics: Statistics) -> LeastSquares:
     """Fit a linear model in float64 by QR, block by block.
 
     The triangular factors of the blocks' z-scores are folded in the blocks' order (Demmel et al.,
@@ -35,8 +34,8 @@ def least_squares(training: Split, statistics: dict[str, Any]) -> LeastSquares:
     34(1), 2012, §2). Where columns are dependent the estimate is the one of least norm.
     """
     columns = [*training.features, training.target]
-    mean = torch.tensor([statistics["mean"][name] for name in columns], dtype=torch.float64)
-    deviations = [statistics["standard_deviation"][name] or 1.0 for name in columns]
+    mean = torch.tensor([statistics.mean[name] for name in columns], dtype=torch.float64)
+    deviations = [statistics.standard_deviation[name] or 1.0 for name in columns]
     scale = torch.tensor(deviations, dtype=torch.float64)
     width = 1 + len(columns)
     group_blocks = -(-4 * width // block_rows(len(columns)))  # enough rows for a factor to be small

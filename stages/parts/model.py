@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from stages.parts.errors import UserError
+from stages.parts.split import Statistics
 
 METADATA = "model"  # the file's one metadata key: two would be written in random order
 RECORDED_VERSIONS = ("torch", "numpy", "pyarrow", "safetensors")
@@ -44,16 +45,16 @@ class Model(nn.Module):
         self.register_buffer("target_mean", torch.zeros(1, dtype=dtype))
         self.register_buffer("target_scale", torch.ones(1, dtype=dtype))
 
-    def standardize_by(self, statistics: dict[str, Any]) -> None:
+    def standardize_by(self, statistics: Statistics) -> None:
         """Take the units of the training rows, from statistics.json.
 
         Raises:
             UserError: If a column is constant: it has no z-score.
         """
         columns = [*self.features, self.target]
-        mean = torch.tensor([statistics["mean"][name] for name in columns], dtype=self.dtype)
+        mean = torch.tensor([statistics.mean[name] for name in columns], dtype=self.dtype)
         scale = torch.tensor(
-            [statistics["standard_deviation"][name] for name in columns], dtype=self.dtype
+            [statistics.standard_deviation[name] for name in columns], dtype=self.dtype
         )
         constant = [f"`{name}`" for name, value in zip(columns, scale, strict=True) if value == 0]
         if constant:
@@ -132,6 +133,8 @@ class Model(nn.Module):
             raise UserError(
                 f"{path} is not a model of this project: {error}. Train again."
             ) from None
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise UserError(f"{path} holds numbers that are not finite. Train again.")
         return model
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -21,10 +22,11 @@ from stages.parts.errors import UserError
 from stages.parts.yaml12 import read_yaml
 
 PARAMS = Path("params.yaml")
-DEVICE_KINDS = ("cpu", "cuda", "mps", "xpu")
+DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:(0|[1-9][0-9]?))?")
+LARGEST = 1e300  # of numbers: room for sums and products below float64's end
 
 
-def _must(rule: str, holds: Callable[[Any], bool]) -> Callable[[Any], Any]:
+def _must(rule: str, holds: Callable[[Any], object]) -> Callable[[Any], Any]:
     def check(value: object) -> object:
         if not holds(value):
             raise PydanticCustomError("rule", "Input should {rule}", {"rule": rule})
@@ -40,35 +42,36 @@ def _is_source(source: str) -> bool:
 
 
 def _is_marker(marker: object) -> bool:
-    return isinstance(marker, str | int | float) and not isinstance(marker, bool)
+    if isinstance(marker, int | float) and not isinstance(marker, bool):
+        return abs(marker) <= LARGEST
+    return isinstance(marker, str)
 
 
-def _is_device(device: str) -> bool:
-    kind, colon, index = device.partition(":")
-    is_index = index.isdecimal() and index.isascii() and kind in {"cuda", "xpu"}
-    return is_index if colon else kind in {"auto", *DEVICE_KINDS}
+def _is_delimiter(text: str) -> bool:
+    return len(text) == 1 and text.isascii() and text not in '"\r\n\0'
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=10**9)]
+Width = Annotated[int, Field(ge=1, le=2**16)]
+Number = Annotated[
+    float, AfterValidator(_must("lie between -1e300 and 1e300", lambda n: abs(n) <= LARGEST))
+]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Source = Annotated[
     str,
     AfterValidator(_must("be line, or a .csv, .tsv or .parquet file in data/raw", _is_source)),
 ]
-Device = Annotated[str, AfterValidator(_must("be auto, cpu, cuda, cuda:1, mps or xpu", _is_device))]
-Delimiter = Annotated[
-    str,
-    AfterValidator(
-        _must("be one character", lambda text: len(text) == 1 and text not in '"\r\n\0')
-    ),
+Device = Annotated[
+    str, AfterValidator(_must("be auto, cpu, cuda, cuda:1, mps or xpu", DEVICE.fullmatch))
 ]
+Delimiter = Annotated[str, AfterValidator(_must("be one ASCII character", _is_delimiter))]
 Columns = Annotated[
     list[str],
     AfterValidator(_must("name at least one column", bool)),
     AfterValidator(_must("name each column once", lambda names: len({*names}) == len(names))),
 ]
-Marker = Annotated[str | float, PlainValidator(_must("be text or a number", _is_marker))]
+Marker = Annotated[str | float, PlainValidator(_must("be text or a finite number", _is_marker))]
 
 
 class Section(BaseModel):
@@ -81,10 +84,10 @@ class PrepareParams(Section):
     """Where the rows come from and how they are split. Meaning and units: params.yaml."""
 
     source: Source
-    m: float
-    b: float
+    m: Number
+    b: Number
     rows: Count
-    noise: Annotated[float, Field(ge=0)]
+    noise: Annotated[Number, Field(ge=0)]
     features: Columns | None
     target: str
     delimiter: Delimiter
@@ -120,7 +123,7 @@ class PrepareParams(Section):
 class TrainParams(Section):
     """The network and how it learns. Meaning and units: params.yaml."""
 
-    hidden: list[Count]
+    hidden: list[Width]
     standardize: bool
     loss: Literal["mse", "mae", "huber"]
     optimizer: Literal["sgd", "adam", "lbfgs"]

@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stages.parts.errors import UserError
+from stages.parts.files import STATISTICS
 
 SPLITS = ("train", "validation", "test")
 CHUNK_ROWS = 2**16
@@ -43,6 +45,21 @@ def split_labels(
             generator.shuffle(labels)
         left -= counts
         yield labels
+
+
+class Statistics(BaseModel):
+    """statistics.json: columns in order, rows per split, and the training rows' statistics.
+
+    The standard deviation is the population's, as z-scores want it: divided by the number of rows.
+    That of a column which varies by less than about 1e-149 is 0.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    columns: list[str]
+    rows: dict[str, int]
+    mean: dict[str, float]
+    standard_deviation: dict[str, float]
 
 
 class SplitWriter:
@@ -90,18 +107,49 @@ class Split:
             raise UserError(
                 f"{self.path} does not exist. Run `dvc repro`, or `python -m stages.prepare`."
             ) from None
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(
-                f"{self.path} is damaged: {error}. Delete it, then run `dvc repro`."
-            ) from None
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from None
         schema = self.metadata.schema.to_arrow_schema()
-        *self.features, self.target = schema.names
-        self.dtype = str(schema.types[0].to_pandas_dtype().__name__)
+        kinds = {str(kind) for kind in schema.types}
+        if len(schema.names) < 2 or kinds not in ({"float"}, {"double"}):
+            raise _damaged(path, "its columns are not of one floating-point type")
+        self.dtype = "float32" if kinds == {"float"} else "float64"
+        self.features: list[str] = schema.names[:-1]
+        self.target: str = schema.names[-1]
         self.num_rows: int = self.metadata.num_rows
         self.num_blocks: int = self.metadata.num_row_groups
 
     def read(self, block: int) -> Rows:
         """The rows of one block, shape ``(rows, columns)``: features, then the target."""
-        with pq.ParquetFile(self.path, metadata=self.metadata) as file:
-            table = file.read_row_group(block, use_threads=False)
-        return np.column_stack([np.from_dlpack(column.chunk(0)) for column in table.columns])
+        try:
+            with pq.ParquetFile(self.path, metadata=self.metadata) as file:
+                table = file.read_row_group(block, use_threads=False)
+            if any(column.null_count for column in table.columns):
+                raise pa.ArrowInvalid("missing cells")
+            return np.column_stack([np.from_dlpack(column.chunk(0)) for column in table.columns])
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(self.path, error) from None
+
+
+def read_statistics(training: Split) -> Statistics:
+    """What `prepare` found out about the training rows.
+
+    Raises:
+        UserError: If there are none, or if the file does not describe these rows.
+    """
+    try:
+        statistics = Statistics.model_validate_json(STATISTICS.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{STATISTICS} does not exist. Run `dvc repro`.") from None
+    except ValidationError:
+        raise _damaged(STATISTICS, "not what `prepare` writes") from None
+    columns = [*training.features, training.target]
+    is_whole = {*columns} == {*statistics.mean} == {*statistics.standard_deviation}
+    if statistics.columns != columns or not is_whole or not training.num_rows:
+        raise _damaged(STATISTICS, f"not of the rows in {training.path}")
+    return statistics
+
+
+def _damaged(path: Path, why: object) -> UserError:
+    reason = str(why).splitlines()[0].rstrip(".")
+    return UserError(f"{path} is damaged: {reason}. Run `dvc repro --force prepare`.")

@@ -1,6 +1,7 @@
 """A user's table of numbers: CSV, TSV or Parquet, read batch by batch, checked cell by cell."""
 
 import csv
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -19,6 +20,8 @@ from stages.parts.params import PrepareParams
 BATCH_BYTES = 2**22
 BATCH_ROWS = 2**16
 SHOWN_FAULTS = 3
+SHOWN_CHARACTERS = 60
+UNREADABLE = pa.ArrowException, OSError, UnicodeDecodeError
 
 Batches = Iterator[NDArray[np.float64]]
 Numbers = tuple[NDArray[np.float64], NDArray[np.bool_]]  # NaN where missing; True where no number
@@ -37,7 +40,9 @@ def read_table(path: Path, params: PrepareParams) -> tuple[list[str], Batches]:
             batches, naming the first ones.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist. Put the table there, or correct `prepare.source`.")
+        raise UserError(
+            f"There is no file {path}. Put the table there, or correct `prepare.source`."
+        )
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty. Put a table with a header and rows there.")
     open_table = _open_parquet if path.suffix.lower() == ".parquet" else _open_text
@@ -99,6 +104,7 @@ def _open_text(path: Path, params: PrepareParams) -> tuple[list[str], Batches]:
                 pa.csv.ReadOptions(use_threads=False, block_size=BATCH_BYTES),
                 pa.csv.ParseOptions(
                     delimiter=delimiter,
+                    newlines_in_values=True,
                     invalid_row_handler=note_ragged,
                 ),
                 pa.csv.ConvertOptions(
@@ -130,7 +136,7 @@ def _open_text(path: Path, params: PrepareParams) -> tuple[list[str], Batches]:
 def _open_parquet(path: Path, params: PrepareParams) -> tuple[list[str], Batches]:
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} is not a Parquet file: {error}. Correct the file.") from None
     schema = file.schema_arrow
     columns = choose_columns(str(path), schema.names, params)
@@ -147,10 +153,12 @@ def _open_parquet(path: Path, params: PrepareParams) -> tuple[list[str], Batches
         try:
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                 yield [batch.column(name) for name in columns]
-        except (pa.ArrowInvalid, OSError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{path} is damaged: {error}. Correct the file.") from None
 
     def parse(column: pa.Array) -> Numbers:
+        if pa.types.is_decimal(column.type):
+            column = pc.cast(column, pa.string())  # a cast from decimal to float64 rounds twice
         return _to_numpy(pc.cast(column, pa.float64(), safe=False)), np.zeros(len(column), bool)
 
     def locate(row: int) -> str:
@@ -193,15 +201,23 @@ def _checked(
 def _fault(cell: str | float | None, is_text: bool, choice: str) -> str:
     if is_text:
         return (
-            f'not a number: "{cell}". Correct the file, change `prepare.{choice}`, or list it in'
-            " `prepare.missing_values` and set `prepare.missing` to drop."
+            f"not a number: {_show(cell)}. Correct the file, change `prepare.{choice}`, or list it"
+            " in `prepare.missing_values` and set `prepare.missing` to drop."
         )
-    what = f'missing or not finite: "{cell}"' if cell not in (None, "") else "empty cell"
+    what = "empty cell" if cell in (None, "") else f"missing or not finite: {_show(cell)}"
     return f"{what}. Set `prepare.missing` to drop, or correct the file."
 
 
+def _show(cell: str | float | None) -> str:
+    text = str(cell)
+    return json.dumps(text[:SHOWN_CHARACTERS], ensure_ascii=False) + "…" * (
+        len(text) > SHOWN_CHARACTERS
+    )
+
+
 def _text_parser(params: PrepareParams) -> Callable[[pa.Array], Numbers]:
-    markers = pa.array(["", *(m for m in params.missing_values if isinstance(m, str))], pa.string())
+    texts = [marker.strip(" \t") for marker in params.missing_values if isinstance(marker, str)]
+    markers = pa.array(["", *texts], pa.string())
 
     def parse(column: pa.Array) -> Numbers:
         text = pc.utf8_trim(column, characters=" \t")
@@ -259,6 +275,8 @@ def _text_rows(path: Path, delimiter: str, errors: str) -> Iterator[tuple[int, l
     csv.field_size_limit(sys.maxsize)
     with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
+        line = 1
         for row in reader:
             if row:
-                yield reader.line_num, row
+                yield line, row
+            line = reader.line_num + 1

@@ -5,6 +5,7 @@ PyYAML resolves plain scalars by YAML 1.1, DVC (through ruamel.yaml) by YAML 1.2
 DVC, it refuses a key given twice.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,11 @@ SCALARS = {  # by type: a pattern, and the characters that a match may begin wit
     "int": (r"[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9_]+)", "-+0123456789"),
 }
 
+# What PyYAML raises for a tag that does not fit its value, and for deep nesting.
+REFUSALS = yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError
 
-class _Loader(yaml.SafeLoader):
+
+class _Loader(yaml.CSafeLoader):
     """Builds plain data only: no tag in a document can run code."""
 
     def construct_int(self, node: ScalarNode) -> int:
@@ -58,7 +62,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in pairs if tag.rpartition(":")[2] not in SCALARS]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    for first, pairs in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
 for _type, (_pattern, _first) in SCALARS.items():
     _Loader.add_implicit_resolver(
@@ -81,7 +85,7 @@ def read_yaml(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}{line}: {error.problem}. Correct the file.") from None
-    except (yaml.YAMLError, ValueError, IndexError) as error:
+    except REFUSALS as error:
         raise UserError(f"{path}: not valid YAML: {error}. Correct the file.") from None
 
 
@@ -89,4 +93,8 @@ def parse_yaml(text: str) -> Any:
     """The document in ``text``; an empty one is an empty mapping, as in DVC."""
     if re.search(r"^%YAML", text, re.MULTILINE):
         raise ValueError("a %YAML directive changes what values mean; remove it")
-    return yaml.load(text, _Loader) or {}  # noqa: S506 (the loader above is a SafeLoader)
+    content = yaml.load(text, _Loader)  # noqa: S506 (the loader above is a SafeLoader)
+    json.dumps(
+        content, ensure_ascii=False, default=str
+    ).encode()  # neither circles nor half characters
+    return content or {}
