@@ -61,7 +61,8 @@ def test_a_module_that_is_imported_inside_a_function_is_noticed(tmp_path):
 
 def test_stages_import_parts_and_never_each_other():
     for source in SOURCES:
-        assert all(name.startswith("stages/parts/") for name in imported_files(ROOT / source))
+        imported = imported_files(ROOT / source) - {source}  # torchrun starts a stage by its name
+        assert all(name.startswith("stages/parts/") for name in imported)
 
 
 @pytest.mark.parametrize("stage", STAGES)

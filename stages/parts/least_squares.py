@@ -1,5 +1,6 @@
 """The best linear model of the training rows there is: what training is compared with."""
 
+import math
 from dataclasses import dataclass
 from functools import reduce
 
@@ -67,4 +68,4 @@ def least_squares(training: Split, statistics: Statistics) -> LeastSquares:
     if rank < width - 1 or num_spare == 0:
         return LeastSquares(coefficients, None, rank)
     errors = torch.linalg.vector_norm(to_raw @ (v / singular), dim=1)
-    return LeastSquares(coefficients, errors * residual_norm / num_spare**0.5, rank)
+    return LeastSquares(coefficients, errors * residual_norm / math.sqrt(num_spare), rank)

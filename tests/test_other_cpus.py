@@ -1,0 +1,54 @@
+"""Portable numerics give the same bytes on CPUs of other makers and ages, emulated by QEMU."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT, command
+
+NETWORK = {"hidden": [8, 4], "batch_size": 64, "epochs": 20, "optimizer": "adam", "loss": "huber"}
+QEMU = shutil.which("qemu-x86_64")
+STAGES = ("prepare", "train", "evaluate")
+
+
+def run_stages(folder: Path, *emulator: str) -> dict[str, bytes]:
+    for stage in STAGES:
+        end = command(folder, *emulator, shutil.which("python"), "-m", f"stages.{stage}")
+        assert end.returncode == 0, end.stderr
+    files = [
+        path
+        for name in ("data/prepared", "models", "metrics")
+        for path in (folder / name).rglob("*")
+    ]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
+
+
+def run_job(folder: Path, changes: dict, *emulator: str) -> dict[str, bytes]:
+    shutil.copytree(ROOT / "stages", folder / "stages")
+    shutil.copytree(ROOT / "data/raw", folder / "data/raw")
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["train"] |= changes
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    return run_stages(folder, *emulator)
+
+
+@pytest.mark.skipif(
+    QEMU is None and "CI" not in os.environ, reason="QEMU is not installed (Debian: qemu-user)"
+)
+@pytest.mark.parametrize(
+    ("cpu", "changes"),
+    [
+        ("IvyBridge", {}),
+        ("IvyBridge", NETWORK),
+        ("Haswell", {}),
+        ("Haswell", NETWORK),
+        ("Skylake-Server", NETWORK),
+        ("EPYC-Rome", NETWORK),
+    ],
+)
+def test_another_cpu_writes_the_same_bytes(tmp_path, cpu, changes):
+    expected = run_job(tmp_path / "own", changes)
+    assert run_job(tmp_path / "other", changes, "qemu-x86_64", "-cpu", cpu) == expected
