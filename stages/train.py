@@ -6,6 +6,7 @@ Reads params.yaml and data/prepared/; writes models/trained/.
 import copy
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn, optim
 from torch.nn import functional
 
 from stages.parts.batches import Rows, batches, blocks, load_rows
-from stages.parts.device import choose_device, set_numerics
+from stages.parts.device import RoundedRoots, choose_device, set_numerics
 from stages.parts.errors import UserError, run
 from stages.parts.files import (
     PREPARED,
@@ -124,7 +125,8 @@ def train(
             optimizer.zero_grad()
             return backward(block_loss, blocks(batch), parameters, ranks)
 
-        return optimizer.step(closure)
+        with RoundedRoots() if params.optimizer == "lbfgs" else nullcontext():  # in its line search
+            return optimizer.step(closure)
 
     history: History = []
     best_loss, best_epoch, best_network = math.inf, 0, model.network.state_dict()

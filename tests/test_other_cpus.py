@@ -10,6 +10,7 @@ import yaml
 from tests.conftest import ROOT, command
 
 NETWORK = {"hidden": [8, 4], "batch_size": 64, "epochs": 20, "optimizer": "adam", "loss": "huber"}
+LBFGS = {"hidden": [4], "optimizer": "lbfgs", "lr": 1.0, "epochs": 30}
 QEMU = shutil.which("qemu-x86_64")
 STAGES = ("prepare", "train", "evaluate")
 
@@ -45,6 +46,7 @@ def run_job(folder: Path, changes: dict, *emulator: str) -> dict[str, bytes]:
         ("IvyBridge", NETWORK),
         ("Haswell", {}),
         ("Haswell", NETWORK),
+        ("Haswell", LBFGS),
         ("Skylake-Server", NETWORK),
         ("EPYC-Rome", NETWORK),
     ],
