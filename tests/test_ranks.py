@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
@@ -121,7 +120,7 @@ def test_a_rank_that_dies_ends_the_others_with_a_sentence(tmp_path, victim):
     folder = prepare(tmp_path, {"prepare": {"rows": 800_000}, "train": {"epochs": 100_000}})
     port = free_port()
     ranks = [start(folder, rank, port) for rank in range(2)]
-    time.sleep(8)
+    assert "of 100000" in ranks[0].stdout.readline()  # both are training
     assert [process.poll() for process in ranks] == [None, None]
     ranks[victim].send_signal(signal.SIGKILL)
     _, errors = ranks[1 - victim].communicate(timeout=30)
