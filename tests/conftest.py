@@ -15,7 +15,7 @@ os.environ["MKL_CBWR"] = "COMPATIBLE"
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from tests.verify import ROOT, copy_files
 
 Change = Callable[..., None]
 
@@ -75,11 +75,7 @@ def command(folder: Path, *words: str, **options: Any) -> subprocess.CompletedPr
 
 def copy_project(target: Path) -> Path:
     """A repository with the project's files as they are now, and no output of any stage."""
-    listed = command(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard")
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).exists():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
+    copy_files(ROOT, target)
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Copy"]):
         command(target, "git", "-c", "user.name=Test", "-c", "user.email=test@localhost", *words)
     return target
