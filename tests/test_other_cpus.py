@@ -10,7 +10,7 @@ import yaml
 from tests.conftest import ROOT, command
 
 NETWORK = {"hidden": [8, 4], "batch_size": 64, "epochs": 20, "optimizer": "adam", "loss": "huber"}
-LBFGS = {"hidden": [4], "optimizer": "lbfgs", "lr": 1.0, "epochs": 30}
+LBFGS = {"hidden": [4], "optimizer": "lbfgs", "lr": 10.0, "epochs": 30}  # interpolates by roots
 QEMU = shutil.which("qemu-x86_64")
 STAGES = ("prepare", "train", "evaluate")
 
