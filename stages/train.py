@@ -6,28 +6,24 @@ Reads params.yaml and data/prepared/; writes models/trained/.
 import copy
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from hashlib import sha256
-from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
 from stages.parts.batches import Rows, batches, blocks, load_rows
-from stages.parts.device import RoundedRoots, choose_device, set_numerics
+from stages.parts.device import choose_device, set_numerics
 from stages.parts.errors import UserError, run
 from stages.parts.files import (
     PREPARED,
     STATISTICS,
     TRAINED,
-    digest,
     output_folder,
     write_csv,
 )
-from stages.parts.gradient import backward
+from stages.parts.fingerprint import fingerprint
+from stages.parts.gradient import backward, mean_loss
+from stages.parts.lbfgs import LBFGS
 from stages.parts.model import Model
 from stages.parts.params import TrainParams, load_params
 from stages.parts.progress import progress
@@ -42,7 +38,6 @@ LOSSES: dict[str, Loss] = {
     "mae": functional.l1_loss,
     "huber": functional.huber_loss,
 }
-CODE = Path(__file__).parent
 MAX_HISTORY_ROWS = 1000
 
 
@@ -56,7 +51,7 @@ def main() -> None:
     with join_ranks() as ranks:
         if ranks.num_ranks > 1:
             files = [training.path, validation.path, STATISTICS]
-            ranks.require_equal(run_digests(params.train, device, files))
+            ranks.require_equal(fingerprint(params.train, device, files))
         rows = load_rows(training, model), load_rows(validation, model)
         history = train(params.train, model, *rows, ranks)
     if ranks.rank > 0:
@@ -68,21 +63,6 @@ def main() -> None:
         f"train: {history[-1][0]} epochs on {device}, {training.num_rows} rows;"
         f" learned {model.describe()}"
     )
-
-
-def run_digests(params: TrainParams, device: torch.device, files: list[Path]) -> dict[str, bytes]:
-    """What must be the same in all ranks, by the name under which a user knows it."""
-    kernels = torch.backends.cpu.get_cpu_capability() if params.numerics == "native" else ""
-    words = {
-        "`train` section in params.yaml": params.model_dump_json(),
-        "kind of device": device.type,
-        "kind of CPU, with `train.numerics` native": kernels,
-        "version of PyTorch": torch.__version__,
-    }
-    digests = {name: sha256(text.encode()).digest() for name, text in words.items()}
-    digests["content of data/prepared"] = digest(files)
-    digests["code in stages/"] = digest(CODE.rglob("*.py"))
-    return digests
 
 
 def build_model(params: TrainParams, training: Split, statistics: Statistics) -> Model:
@@ -116,17 +96,16 @@ def train(
     parameters = list(model.network.parameters())
     optimizer = build_optimizer(params, parameters)
 
-    def step(batch: Rows) -> float:
-        def block_loss(block: Rows) -> Tensor:
-            predictions = model.network(block.inputs)  # forward pass
-            return loss_function(predictions, block.targets, reduction="sum") / batch.num_rows
+    def loss_of(block: Rows) -> Tensor:
+        predictions = model.network(block.inputs)  # forward pass
+        return loss_function(predictions, block.targets)
 
+    def step(batch: Rows) -> float:
         def closure() -> float:  # lbfgs calls it several times in a step
             optimizer.zero_grad()
-            return backward(block_loss, blocks(batch), parameters, ranks)
+            return backward(loss_of, blocks(batch, params.hidden), parameters, ranks)
 
-        with RoundedRoots() if params.optimizer == "lbfgs" else nullcontext():  # in its line search
-            return optimizer.step(closure)
+        return optimizer.step(closure)
 
     history: History = []
     best_loss, best_epoch, best_network = math.inf, 0, model.network.state_dict()
@@ -134,7 +113,7 @@ def train(
         total_loss = 0.0
         for batch in batches(training, params.batch_size, params.seed, epoch):
             total_loss += step(batch) * batch.num_rows
-        validation_loss = mean_loss(model.network, loss_function, validation, ranks)
+        validation_loss = mean_loss(loss_of, blocks(validation, params.hidden), ranks)
         history.append((epoch + 1, total_loss / training.num_rows, validation_loss))
         require_finite(history[-1], params)
         if params.patience and validation_loss is not None:
@@ -149,19 +128,6 @@ def train(
     return history
 
 
-def mean_loss(network: nn.Module, loss_function: Loss, rows: Rows, ranks: Ranks) -> float | None:
-    """The mean loss over all rows, block by block; None without rows."""
-
-    @torch.no_grad()  # here and not around the threads: it holds for one thread
-    def summed_loss(block: Rows) -> NDArray[np.float64]:
-        loss = loss_function(network(block.inputs), block.targets, reduction="sum")
-        return np.array([[loss.item()]])
-
-    if not rows.num_rows:
-        return None
-    return float(ranks.exact_sum(summed_loss, blocks(rows), size=1)[0]) / rows.num_rows
-
-
 def build_optimizer(params: TrainParams, parameters: list[nn.Parameter]) -> optim.Optimizer:
     """One step of lbfgs is one iteration, with a line search from the learning rate on."""
     match params.optimizer:
@@ -171,15 +137,7 @@ def build_optimizer(params: TrainParams, parameters: list[nn.Parameter]) -> opti
             # Fused: the other implementations take square roots by MKL, whose bits are the CPU's.
             return optim.Adam(parameters, lr=params.lr, fused=True)
         case "lbfgs":
-            return optim.LBFGS(
-                parameters,
-                lr=params.lr,
-                max_iter=1,
-                max_eval=26,  # of the loss: one before, and at most 25 in the line search
-                tolerance_grad=0.0,
-                tolerance_change=0.0,
-                line_search_fn="strong_wolfe",
-            )
+            return LBFGS(parameters, lr=params.lr)
 
 
 def require_finite(epoch_and_values: Sequence[float | None], params: TrainParams) -> None:

@@ -1,5 +1,6 @@
 """Tests run with portable numerics; those that need a project get one of their own."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -15,9 +16,22 @@ os.environ["MKL_CBWR"] = "COMPATIBLE"
 
 import yaml
 
+from stages.parts import workers
 from tests.verify import ROOT, copy_files
 
 Change = Callable[..., None]
+
+
+@pytest.fixture
+def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Work with so many threads from now on."""
+
+    def use(num_threads: int) -> None:
+        pool = workers.ThreadPoolExecutor(num_threads, initializer=workers._use_one_thread)
+        monkeypatch.setattr(workers, "num_threads", lambda: num_threads)
+        monkeypatch.setattr(workers, "_pool", lambda: pool)
+
+    return use
 
 
 @pytest.fixture
@@ -79,6 +93,18 @@ def copy_project(target: Path) -> Path:
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Copy"]):
         command(target, "git", "-c", "user.name=Test", "-c", "user.email=test@localhost", *words)
     return target
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """The bytes of a file, or of all files in a folder, by name."""
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    return {str(file.relative_to(path)): file.read_bytes() for file in files if file.is_file()}
+
+
+def without_override() -> None:
+    """Give up root's right to write everywhere: PR_CAPBSET_DROP of CAP_DAC_OVERRIDE."""
+    if os.geteuid() == 0:
+        ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
 
 
 @pytest.fixture(scope="session")

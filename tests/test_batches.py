@@ -60,10 +60,29 @@ def test_every_row_is_equally_likely_at_every_place():
 def test_the_whole_table_is_one_batch_in_its_own_order_without_a_copy():
     table = rows(300_000)
     [batch] = batches(table, None, seed=0, epoch=0)
-    parts = blocks(batch)
+    parts = blocks(batch, hidden=[])
     assert [part.num_rows for part in parts] == [262_144, 37_856]
     assert parts[0].inputs.data_ptr() == table.inputs.data_ptr()
     assert parts[1].targets.data_ptr() == table.targets[262_144:].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("features", "hidden", "size"),
+    [
+        (1, [], 262_144),
+        (10, [], 65_536),
+        (100, [], 8_192),
+        (1, [8], 32_768),
+        (10, [64, 64], 4_096),
+        (10, [10, 1000], 4_096),
+        (100, [3], 8_192),
+        (1000, [64], 512),
+    ],
+)
+def test_a_blocks_rows_are_a_function_of_columns_and_hidden_units(features, hidden, size):
+    parts = blocks(Rows(torch.empty(300_000, features), torch.empty(300_000, 1)), hidden)
+    assert {part.num_rows for part in parts[:-1]} == {size}
+    assert sum(part.num_rows for part in parts) == 300_000
 
 
 def test_loaded_rows_are_scaled_as_the_model_scales(tmp_path):

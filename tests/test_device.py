@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -73,12 +72,3 @@ def test_auto_really_computes_on_the_accelerator():
     chosen = choose_device("auto", torch.float32)
     assert chosen.type != "cpu"
     assert torch.ones(3, device=chosen).sum().item() == 3
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_rounded_roots_are_correctly_rounded(dtype):
-    values = torch.linspace(0.01, 2.0, 3700, dtype=dtype)
-    with device.RoundedRoots():
-        whole, single = values.sqrt(), torch.stack([value.sqrt() for value in values])
-    assert whole.dtype == dtype
-    assert whole.numpy().tobytes() == np.sqrt(values.numpy()).tobytes() == single.numpy().tobytes()

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stages.parts import workers
 from stages.parts.exact_sum import ExactSum, exact_sum
 
 numbers = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e200, max_value=1e200)
@@ -83,10 +82,9 @@ def test_a_number_that_is_not_finite_makes_the_total_nan_whatever_the_order(bad)
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
-def test_the_number_of_threads_changes_no_bit(monkeypatch, num_threads):
+def test_the_number_of_threads_changes_no_bit(use_threads, num_threads):
     table = np.random.default_rng(0).standard_normal((100, 50, 3)) ** 5
-    monkeypatch.setattr(workers, "num_threads", lambda: num_threads)
-    monkeypatch.setattr(workers, "_pool", lambda: workers.ThreadPoolExecutor(num_threads))
+    use_threads(num_threads)
     expected = ExactSum(3)
     expected.add(table.reshape(-1, 3))
     assert (

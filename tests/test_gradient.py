@@ -5,9 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.parts import workers
 from stages.parts.batches import Rows
-from stages.parts.gradient import backward
+from stages.parts.gradient import backward, mean_loss
 from stages.parts.ranks import Ranks
 
 
@@ -15,12 +14,12 @@ def problem(num_blocks, dtype):
     torch.manual_seed(1)
     network = nn.Sequential(nn.Linear(3, 8, dtype=dtype), nn.ReLU(), nn.Linear(8, 1, dtype=dtype))
     blocks = [
-        Rows(torch.randn(50, 3, dtype=dtype), torch.randn(50, 1, dtype=dtype))
-        for _ in range(num_blocks)
+        Rows(torch.randn(50 + i, 3, dtype=dtype), torch.randn(50 + i, 1, dtype=dtype))
+        for i in range(num_blocks)
     ]
 
     def loss_of(block):
-        return functional.mse_loss(network(block.inputs), block.targets, reduction="sum") / 50
+        return functional.mse_loss(network(block.inputs), block.targets)
 
     return blocks, list(network.parameters()), loss_of
 
@@ -31,26 +30,25 @@ def bits(loss, parameters):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("num_blocks", [1, 2, 9])
-def test_the_gradient_of_blocks_is_the_gradient_of_their_total_loss(num_blocks, dtype):
+def test_loss_and_gradient_of_blocks_are_those_of_all_their_rows(num_blocks, dtype):
     blocks, parameters, loss_of = problem(num_blocks, dtype)
-    total = sum(loss_of(block) for block in blocks)
-    expected = torch.autograd.grad(total, parameters)
+    mean = loss_of(Rows(*map(torch.cat, zip(*blocks, strict=True))))
+    expected = torch.autograd.grad(mean, parameters)
     loss = backward(loss_of, blocks, parameters, Ranks())
     tolerance = 1e-5 if dtype == torch.float32 else 1e-13  # autograd rounds at every addition
-    assert loss == pytest.approx(total.item(), rel=tolerance)
+    assert loss == pytest.approx(mean.item(), rel=tolerance)
+    assert mean_loss(loss_of, blocks, Ranks()) == loss
     for parameter, gradient in zip(parameters, expected, strict=True):
         assert parameter.grad.dtype == dtype
         assert torch.allclose(parameter.grad, gradient, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_neither_threads_nor_the_order_of_blocks_change_a_bit(monkeypatch, dtype):
+def test_neither_threads_nor_the_order_of_blocks_change_a_bit(use_threads, dtype):
     blocks, parameters, loss_of = problem(40, dtype)
     expected = bits(backward(loss_of, blocks, parameters, Ranks()), parameters)
     for num_threads in (1, 2, 3, 4, 8):
-        pool = workers.ThreadPoolExecutor(num_threads)
-        monkeypatch.setattr(workers, "num_threads", lambda n=num_threads: n)
-        monkeypatch.setattr(workers, "_pool", lambda pool=pool: pool)
+        use_threads(num_threads)
         order = torch.randperm(40).tolist()
         shuffled = [blocks[i] for i in order]
         assert bits(backward(loss_of, shuffled, parameters, Ranks()), parameters) == expected

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 import torch
 
-from stages.parts import workers
 from stages.parts.least_squares import least_squares
 from stages.parts.split import Split, SplitWriter
 from stages.prepare import statistics
@@ -66,13 +65,11 @@ def test_several_blocks_give_the_estimate_of_one(fit, monkeypatch):
     )
 
 
-def test_the_number_of_threads_changes_no_bit(fit, monkeypatch):
+def test_the_number_of_threads_changes_no_bit(fit, use_threads):
     table = pd.DataFrame(np.random.default_rng(1).normal(size=(900_000, 2)), columns=["x", "t"])
     found = set()
     for num_threads in (1, 2, 5):
-        pool = workers.ThreadPoolExecutor(num_threads)
-        monkeypatch.setattr(workers, "num_threads", lambda n=num_threads: n)
-        monkeypatch.setattr(workers, "_pool", lambda pool=pool: pool)
+        use_threads(num_threads)
         exact = fit(table)
         found.add(exact.coefficients.numpy().tobytes() + exact.std_errors.numpy().tobytes())
     assert len(found) == 1

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from stages.parts.errors import UserError
-from stages.parts.model import Model, formula
+from stages.parts.model import Model, ReLU, formula
 from stages.parts.split import Statistics
 
 CPU = torch.device("cpu")
@@ -134,3 +134,18 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     with pytest.raises(UserError) as error:
         Model.load(path)
     assert str(error.value) == f"{path} holds numbers that are not finite. Train again."
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_relu_has_values_and_gradient_of_pytorchs(dtype):
+    inputs = torch.randn(100, 7, dtype=dtype)
+    inputs[0] = torch.tensor([0.0, -0.0, torch.inf, 1e-45, -1e-45, 1e30, -1e30])
+    gradients = []
+    for function in (ReLU(), torch.nn.ReLU()):
+        leaf = inputs.clone().requires_grad_()
+        outputs = function(leaf)
+        assert torch.equal(outputs, inputs.clamp(min=0))
+        gradients.append(torch.autograd.grad(outputs, leaf, torch.ones_like(outputs))[0])
+    assert torch.equal(*gradients)
+    with torch.no_grad():
+        assert ReLU()(torch.tensor(-torch.inf)) == 0

@@ -1,8 +1,6 @@
 """The pipeline as a whole: what it declares, what it reruns, and how it ends."""
 
 import ast
-import ctypes
-import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import torch
 import yaml
 
 from stages.parts.params import declared_keys
-from tests.conftest import ROOT, command, copy_project
+from tests.conftest import ROOT, command, contents, copy_project, without_override
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = list(PIPELINE)
@@ -76,12 +74,6 @@ def test_a_stage_runs_with_its_declared_files_alone_to_the_same_bytes(finished, 
     outputs = [*PIPELINE[stage]["outs"], *map(next, map(iter, PIPELINE[stage].get("metrics", [])))]
     for output in outputs:
         assert contents(tmp_path / output) == contents(finished / output)
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    """The bytes of a file, or of all files in a folder, by name."""
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    return {str(file.relative_to(path)): file.read_bytes() for file in files if file.is_file()}
 
 
 RECORDER = """
@@ -276,12 +268,6 @@ def test_a_terminal_without_the_signs_gets_other_signs(finished, tmp_path):
     end = command(folder, "python", "-m", "stages.train", environment=environment)
     assert end.returncode == 0, end.stderr
     assert "learned y = 0.7054\\xb7x + 0.2964" in end.stdout
-
-
-def without_override() -> None:
-    """Give up root's right to write everywhere: PR_CAPBSET_DROP of CAP_DAC_OVERRIDE."""
-    if os.geteuid() == 0:
-        ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

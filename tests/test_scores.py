@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from stages.parts import split as split_module
-from stages.parts import workers
 from stages.parts.errors import UserError
 from stages.parts.scores import scores
 from stages.parts.split import Split, SplitWriter
@@ -106,10 +105,8 @@ def test_an_r2_beyond_float64_is_left_out(split_of):
     assert "r2" not in scores(split, {"m": lambda x: torch.full_like(x, 1e10)})["m"]
 
 
-def test_several_blocks_are_scored_in_threads_without_gradients(split_of, monkeypatch):
-    pool = workers.ThreadPoolExecutor(2)
-    monkeypatch.setattr(workers, "num_threads", lambda: 2)
-    monkeypatch.setattr(workers, "_pool", lambda: pool)
+def test_several_blocks_are_scored_in_threads_without_gradients(split_of, use_threads):
+    use_threads(2)
     model = torch.nn.Linear(1, 1, dtype=torch.float64)
     values = np.random.default_rng(0).normal(size=(2, 600_000))
     assert scores(split_of(*values), {"m": model})["m"]["rows"] == 600_000

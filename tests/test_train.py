@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from stages import prepare, train
-from stages.parts import workers
 from stages.parts.errors import UserError
 from stages.parts.files import TRAINED, WEIGHTS
 from stages.parts.model import Model
@@ -199,12 +198,10 @@ def test_early_stopping_keeps_the_best_network(learn):
         {"prepare.rows": 600_000, "train.optimizer": "lbfgs", "train.epochs": 3},
     ],
 )
-def test_the_number_of_threads_changes_no_bit_of_the_outputs(learn, monkeypatch, changes):
+def test_the_number_of_threads_changes_no_bit_of_the_outputs(learn, use_threads, changes):
     digests = set()
     for num_threads in (1, 2, 3, 8):
-        pool = workers.ThreadPoolExecutor(num_threads)
-        monkeypatch.setattr(workers, "num_threads", lambda n=num_threads: n)
-        monkeypatch.setattr(workers, "_pool", lambda pool=pool: pool)
+        use_threads(num_threads)
         learn(changes)
         digests.add(digest())
     assert len(digests) == 1

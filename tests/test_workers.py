@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from stages.parts import workers
 from stages.parts.errors import UserError
 from stages.parts.workers import in_order, num_threads, share
 from tests.conftest import ROOT, command
@@ -44,10 +43,8 @@ def test_another_omp_num_threads_is_refused(monkeypatch, value):
     assert str(error.value) == (f'OMP_NUM_THREADS must be a whole number from 1. Got "{value}".')
 
 
-def test_shared_work_takes_every_item_once_on_several_threads(monkeypatch):
-    pool = workers.ThreadPoolExecutor(4)
-    monkeypatch.setattr(workers, "num_threads", lambda: 4)
-    monkeypatch.setattr(workers, "_pool", lambda: pool)
+def test_shared_work_takes_every_item_once_on_several_threads(use_threads):
+    use_threads(4)
     barrier = threading.Barrier(4, timeout=10)
 
     def work(common):
@@ -58,10 +55,8 @@ def test_shared_work_takes_every_item_once_on_several_threads(monkeypatch):
     assert sorted(taken) == list(range(100))
 
 
-def test_results_come_in_order_and_only_a_few_are_computed_ahead(monkeypatch):
-    pool = workers.ThreadPoolExecutor(2)
-    monkeypatch.setattr(workers, "num_threads", lambda: 2)
-    monkeypatch.setattr(workers, "_pool", lambda: pool)
+def test_results_come_in_order_and_only_a_few_are_computed_ahead(use_threads):
+    use_threads(2)
     started = []
 
     def square(item):

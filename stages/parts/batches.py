@@ -1,6 +1,6 @@
 """The rows of one step, in blocks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,8 +9,12 @@ from torch import Tensor
 
 from stages.parts.model import Model
 from stages.parts.split import Split, block_rows
+from stages.parts.workers import in_order
 
 SHUFFLE = 3  # the purpose of this stream of random numbers: [seed, SHUFFLE, epoch]
+
+MAX_LAYER_VALUES = 2**18
+MIN_LAYER_ROWS = 2**12
 
 
 class Rows(NamedTuple):
@@ -42,9 +46,16 @@ def load_rows(split: Split, model: Model) -> Rows:
     return rows
 
 
-def blocks(rows: Rows) -> list[Rows]:
-    """Views of ``rows``, cut at the fixed block size."""
-    size = block_rows(rows.inputs.shape[1] + 1)
+def blocks(rows: Rows, hidden: Sequence[int]) -> list[Rows]:
+    """Views of ``rows``, of a size that the numbers of columns and of hidden units decide alone.
+
+    A hidden layer's values for one block fit into a CPU's second-level cache, if they are 4,096
+    rows or more: the sums of gradients over fewer would take longer than the gradients.
+    """
+    layer_rows = 1 << (MAX_LAYER_VALUES // max([1, *hidden])).bit_length() - 1
+    size = min(block_rows(rows.inputs.shape[1] + 1), max(layer_rows, MIN_LAYER_ROWS))
+    if rows.num_rows <= size:
+        return [rows]
     return [
         Rows(*pair) for pair in zip(rows.inputs.split(size), rows.targets.split(size), strict=True)
     ]
@@ -61,7 +72,11 @@ def batches(rows: Rows, batch_size: int | None, seed: int, epoch: int) -> Iterat
     generator = np.random.default_rng([seed, SHUFFLE, epoch])
     order = torch.from_numpy(generator.permutation(rows.num_rows)).to(rows.inputs.device)
     size = block_rows(rows.inputs.shape[1] + 1)
-    for chosen in order.split(batch_size * max(1, size // batch_size)):  # gather whole blocks
-        inputs, targets = rows.inputs[chosen], rows.targets[chosen]
-        for pair in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
+
+    def gather(chosen: Tensor) -> Rows:
+        return Rows(rows.inputs[chosen], rows.targets[chosen])
+
+    portions = order.split(batch_size * max(1, size // batch_size))  # about a block each
+    for portion in in_order(gather, portions):
+        for pair in zip(*(tensor.split(batch_size) for tensor in portion), strict=True):
             yield Rows(*pair)

@@ -1,12 +1,8 @@
 """Where tensors live, and with which kernels they are computed."""
 
 import os
-from collections.abc import Callable, Iterable
-from typing import Any
 
-import numpy as np
 import torch
-from torch.overrides import TorchFunctionMode
 
 from stages.parts.errors import UserError
 
@@ -25,21 +21,6 @@ def set_numerics(numerics: str) -> None:
         os.environ["ATEN_CPU_CAPABILITY"] = "default"
         os.environ["MKL_CBWR"] = "COMPATIBLE"
         assert torch.backends.cpu.get_cpu_capability() == "DEFAULT"
-
-
-class RoundedRoots(TorchFunctionMode):
-    """While active, square roots of tensors are correctly rounded; MKL's bits are the CPU's."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        if func is torch.Tensor.sqrt:
-            return torch.as_tensor(np.sqrt(args[0].cpu().numpy()), device=args[0].device)
-        return func(*args, **(kwargs or {}))
 
 
 def choose_device(name: str, dtype: torch.dtype) -> torch.device:

@@ -7,6 +7,7 @@ Summation", IEEE Transactions on Computers 64(7), 2015).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ Item = TypeVar("Item")
 BIN_BITS = 32
 NUM_BINS = 3
 LOWEST = -29  # the lowest top bin: its lowest companion, 2⁻⁹⁹², is still a normal float64
+ADD_AT_ONCE = 2**13  # numbers, or about so many: few enough for the cache
 MAX_ROWS = 2**21  # so many integers below 2³² add exactly in float64
 
 
@@ -43,12 +45,12 @@ class ExactSum:
             return
         _, exponents = np.frexp(largest)  # largest < 2**exponent
         self.raise_to(np.where(largest > 0, (exponents - 1) // BIN_BITS, LOWEST))
-        rest = vectors
+        rest, whole = vectors.copy(), np.empty_like(vectors)
         for position in range(NUM_BINS):
             unit = self._unit(position)
-            whole = np.trunc(rest / unit)
+            np.trunc(np.divide(rest, unit, out=whole), out=whole)
             self.bins[position] += whole.sum(axis=0).astype(np.int64)
-            rest = rest - whole * unit
+            rest -= np.multiply(whole, unit, out=whole)
 
     def merge(self, other: "ExactSum") -> None:
         """Add all that ``other`` has added; ``other`` is used up."""
@@ -108,13 +110,17 @@ def partial_sum(
 ) -> ExactSum:
     """The same, as a sum that can be merged with others."""
 
-    def work(common: Iterator[Item]) -> ExactSum:
-        partial = ExactSum(size)
+    def work(common: Iterator[Item]) -> tuple[ExactSum, list[NDArray[np.float64]]]:
+        partial, waiting = ExactSum(size), []  # small vectors are added many at a time
         for item in common:
-            partial.add(vectors_of(item))
-        return partial
+            waiting.append(vectors_of(item))
+            if len(waiting) * waiting[-1].size >= ADD_AT_ONCE:
+                partial.add(np.concatenate(waiting))
+                waiting.clear()
+        return partial, waiting
 
-    first, *others = share(work, items)
-    for other in others:
-        first.merge(other)
-    return first
+    (total, *partials), left = zip(*share(work, items), strict=True)
+    for partial in partials:
+        total.merge(partial)
+    total.add(np.concatenate([np.empty((0, size)), *chain(*left)]))
+    return total

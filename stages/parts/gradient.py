@@ -1,4 +1,4 @@
-"""The gradient of a sum over blocks: computed block by block, in threads, and added exactly."""
+"""A loss and its gradient: computed block by block, in threads and ranks, and added exactly."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,10 +17,11 @@ def backward(
     parameters: Sequence[nn.Parameter],
     ranks: Ranks,
 ) -> float:
-    """Set each parameter's ``grad`` to the gradient of the blocks' total loss; return that loss.
+    """Set each parameter's ``grad`` to the gradient of the mean loss of all rows; return that loss.
 
-    The result is the same bits for any number of threads and ranks. A single block is PyTorch's own
-    ``loss.backward()``, in every rank. Where one of several blocks is not finite, all is NaN.
+    ``loss_of`` gives the mean loss of a block's rows. The result is the same bits for any number of
+    threads and ranks. A single block is PyTorch's own ``loss.backward()``, in every rank. Where one
+    of several blocks is not finite, all is NaN.
     """
     if len(blocks) == 1:
         loss = loss_of(blocks[0])
@@ -30,10 +31,30 @@ def backward(
     def loss_and_gradient(block: Rows) -> NDArray[np.float64]:
         loss = loss_of(block)
         parts = [loss.detach(), *torch.autograd.grad(loss, parameters)]
-        return torch.cat([part.reshape(-1) for part in parts]).cpu().double().numpy()[None]
+        means = torch.cat([part.reshape(-1) for part in parts]).cpu().double().numpy()
+        return means[None] * block.num_rows
 
     total = ranks.exact_sum(loss_and_gradient, blocks, 1 + sum(p.numel() for p in parameters))
-    gradients = torch.from_numpy(total[1:]).split([p.numel() for p in parameters])
+    mean = torch.from_numpy(total / sum(block.num_rows for block in blocks))
+    gradients = mean[1:].split([p.numel() for p in parameters])
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient.reshape(parameter.shape).to(parameter)
-    return float(total[0])
+    return mean[0].item()
+
+
+def mean_loss(
+    loss_of: Callable[[Rows], Tensor], blocks: Sequence[Rows], ranks: Ranks
+) -> float | None:
+    """The mean loss of all rows, without its gradient; None if there are none."""
+    num_rows = sum(block.num_rows for block in blocks)
+    if not num_rows:
+        return None
+    if len(blocks) == 1:
+        with torch.no_grad():
+            return loss_of(blocks[0]).item()
+
+    def summed_loss(block: Rows) -> NDArray[np.float64]:
+        with torch.no_grad():  # here and not around the threads: it holds for one thread
+            return np.array([[loss_of(block).item() * block.num_rows]])
+
+    return ranks.exact_sum(summed_loss, blocks, size=1).item() / num_rows

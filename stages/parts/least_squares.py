@@ -34,12 +34,10 @@ def least_squares(training: Split, statistics: Statistics) -> LeastSquares:
     "Communication-optimal parallel and sequential QR and LU factorizations", SIAM J. Sci. Comput.
     34(1), 2012, §2). Where columns are dependent the estimate is the one of least norm.
     """
-    columns = [*training.features, training.target]
-    mean = torch.tensor([statistics.mean[name] for name in columns], dtype=torch.float64)
-    deviations = [statistics.standard_deviation[name] or 1.0 for name in columns]
-    scale = torch.tensor(deviations, dtype=torch.float64)
-    width = 1 + len(columns)
-    group_blocks = -(-4 * width // block_rows(len(columns)))  # enough rows for a factor to be small
+    mean, scale = torch.from_numpy(statistics.units())
+    scale[scale == 0] = 1.0
+    width = 1 + len(scale)
+    group_blocks = -(-4 * width // block_rows(len(scale)))  # enough rows for a factor to be small
 
     def triangle(first: int) -> Tensor:
         group = range(first, min(first + group_blocks, training.num_blocks))

@@ -33,7 +33,7 @@ class Model(nn.Module):
         layers: list[nn.Module] = []
         num_inputs = len(features)
         for width in hidden:
-            layers += [nn.Linear(num_inputs, width, dtype=dtype), nn.ReLU()]
+            layers += [nn.Linear(num_inputs, width, dtype=dtype), ReLU()]
             num_inputs = width
         self.network = nn.Sequential(*layers, nn.Linear(num_inputs, 1, dtype=dtype))
         self.input_mean: Tensor
@@ -51,12 +51,9 @@ class Model(nn.Module):
         Raises:
             UserError: If a column is constant: it has no z-score.
         """
-        columns = [*self.features, self.target]
-        mean = torch.tensor([statistics.mean[name] for name in columns], dtype=self.dtype)
-        scale = torch.tensor(
-            [statistics.standard_deviation[name] for name in columns], dtype=self.dtype
-        )
-        constant = [f"`{name}`" for name, value in zip(columns, scale, strict=True) if value == 0]
+        mean, scale = torch.from_numpy(statistics.units()).to(self.dtype)
+        columns = zip(statistics.columns, scale, strict=True)
+        constant = [f"`{name}`" for name, value in columns if value == 0]
         if constant:
             raise UserError(
                 f"train: constant in the training rows: {', '.join(sorted(constant))}. Choose other"
@@ -136,6 +133,17 @@ class Model(nn.Module):
         if not all(tensor.isfinite().all() for tensor in state.values()):
             raise UserError(f"{path} holds numbers that are not finite. Train again.")
         return model
+
+
+class ReLU(nn.ReLU):
+    """``nn.ReLU``, without its gradient's branch for every number in PyTorch's portable kernels."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Any shape → the same shape."""
+        is_portable = torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+        if is_portable and inputs.requires_grad:
+            return inputs * torch.gt(inputs.detach(), 0, out=torch.empty_like(inputs))  # 0 or 1
+        return super().forward(inputs)
 
 
 def formula(features: Sequence[str], target: str, coefficients: Sequence[float]) -> str:

@@ -61,6 +61,11 @@ class Statistics(BaseModel):
     mean: dict[str, float]
     standard_deviation: dict[str, float]
 
+    def units(self) -> NDArray[np.float64]:
+        """The means, and the standard deviations below them, shape ``(2, columns)``."""
+        rows = self.mean, self.standard_deviation
+        return np.array([[row[name] for name in self.columns] for row in rows])
+
 
 class SplitWriter:
     """Writes rows, in any portions, to a Parquet file whose row groups are the blocks."""

@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from stages.parts.fingerprint import fingerprint
+from stages.parts.params import load_params
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def data(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    return [tmp_path / "a", tmp_path / "b"]
+
+
+def differing(one, other):
+    assert one.keys() == other.keys()
+    return [name for name in one if one[name] != other[name]]
+
+
+def test_the_same_training_has_the_same_fingerprint(workspace, data):
+    params = load_params().train
+    assert fingerprint(params, CPU, data) == fingerprint(params, CPU, data)
+
+
+def test_what_changes_the_result_changes_the_fingerprint_by_its_name(workspace, data):
+    params = load_params().train
+    before = fingerprint(params, CPU, data)
+    other = params.model_copy(update={"lr": 0.2})
+    assert differing(before, fingerprint(other, CPU, data)) == ["`train` section in params.yaml"]
+    assert differing(before, fingerprint(params, torch.device("cuda"), data)) == ["kind of device"]
+    data[1].write_text("c")
+    assert differing(before, fingerprint(params, CPU, data)) == ["content of data/prepared"]
