@@ -3,7 +3,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test lint verify
+.PHONY: help run test lint verify bench
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
@@ -16,6 +16,11 @@ test: lint  ## lint, types and all tests
 
 verify: .venv/installed  ## run everything again from nothing; fail if an output differs
 	python tests/verify.py
+
+bench: .venv/installed  ## measure the pipeline and training beside their peers
+	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	python tests/benchmarks/pipeline.py
+	python tests/benchmarks/training.py
 
 lint: .venv/installed  ## lint and types alone
 	ruff check

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
-from stages.parts.batches import Rows, batches, blocks, load_rows
+from stages.parts.batches import Rows, batches, block_size, blocks, load_rows
 from stages.parts.device import choose_device, set_numerics
 from stages.parts.errors import UserError, run
 from stages.parts.files import (
@@ -95,6 +95,7 @@ def train(
     loss_function = LOSSES[params.loss]
     parameters = list(model.network.parameters())
     optimizer = build_optimizer(params, parameters)
+    size = block_size(len(model.features), params.hidden)
 
     def loss_of(block: Rows) -> Tensor:
         predictions = model.network(block.inputs)  # forward pass
@@ -103,7 +104,7 @@ def train(
     def step(batch: Rows) -> float:
         def closure() -> float:  # lbfgs calls it several times in a step
             optimizer.zero_grad()
-            return backward(loss_of, blocks(batch, params.hidden), parameters, ranks)
+            return backward(loss_of, blocks(batch, size), parameters, ranks)
 
         return optimizer.step(closure)
 
@@ -113,7 +114,7 @@ def train(
         total_loss = 0.0
         for batch in batches(training, params.batch_size, params.seed, epoch):
             total_loss += step(batch) * batch.num_rows
-        validation_loss = mean_loss(loss_of, blocks(validation, params.hidden), ranks)
+        validation_loss = mean_loss(loss_of, blocks(validation, size), ranks)
         history.append((epoch + 1, total_loss / training.num_rows, validation_loss))
         require_finite(history[-1], params)
         if params.patience and validation_loss is not None:

@@ -26,7 +26,7 @@ class Rows(NamedTuple):
     @property
     def num_rows(self) -> int:
         """How many rows these are."""
-        return len(self.targets)
+        return self.targets.shape[0]
 
 
 def load_rows(split: Split, model: Model) -> Rows:
@@ -46,14 +46,18 @@ def load_rows(split: Split, model: Model) -> Rows:
     return rows
 
 
-def blocks(rows: Rows, hidden: Sequence[int]) -> list[Rows]:
-    """Views of ``rows``, of a size that the numbers of columns and of hidden units decide alone.
+def block_size(num_features: int, hidden: Sequence[int]) -> int:
+    """Rows of a block in training: a function of the numbers of columns and hidden units alone.
 
     A hidden layer's values for one block fit into a CPU's second-level cache, if they are 4,096
     rows or more: the sums of gradients over fewer would take longer than the gradients.
     """
     layer_rows = 1 << (MAX_LAYER_VALUES // max([1, *hidden])).bit_length() - 1
-    size = min(block_rows(rows.inputs.shape[1] + 1), max(layer_rows, MIN_LAYER_ROWS))
+    return min(block_rows(num_features + 1), max(layer_rows, MIN_LAYER_ROWS))
+
+
+def blocks(rows: Rows, size: int) -> list[Rows]:
+    """Views of ``rows``, cut at ``size``."""
     if rows.num_rows <= size:
         return [rows]
     return [

@@ -1,0 +1,296 @@
+"""Time of one epoch, and peak memory, of our training loop and of its peers.
+
+Every contestant is a process of its own with its own copy of the table, and all take turns, so that
+a change of the machine's speed meets them alike. Run it in the project's folder; it needs
+requirements-bench.txt and a C++ compiler: python tests/benchmarks/training.py [JOB …]
+"""
+
+import argparse
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+
+RUNS = 5
+LR = 0.01
+PACKAGES = ("torch", "numpy", "jax", "scikit-learn")
+
+Epochs = Callable[[int], object]  # trains for so many epochs
+
+
+class Job(NamedTuple):
+    rows: int
+    features: int
+    hidden: tuple[int, ...]
+    batch_size: int | None
+    epochs: int  # of one run, so that it takes some tenths of a second
+
+
+JOBS = {
+    "10³ × 1, line": Job(1_000, 1, (), None, 1_000),
+    "10⁷ × 1, line": Job(10_000_000, 1, (), None, 20),
+    "10⁶ × 10, line": Job(1_000_000, 10, (), None, 100),
+    "10⁶ × 100, line": Job(1_000_000, 100, (), None, 10),
+    "10⁶ × 10, 64-64": Job(1_000_000, 10, (64, 64), None, 2),
+    "10⁶ × 10, line, batch 256": Job(1_000_000, 10, (), 256, 1),
+}
+
+
+def table(job: Job) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(42)
+    inputs = generator.standard_normal((job.rows, job.features), dtype=np.float32)
+    noise = 0.1 * generator.standard_normal((job.rows, 1), dtype=np.float32)
+    return inputs, inputs.sum(axis=1, keepdims=True) + noise
+
+
+def ours(job: Job, numerics: str) -> Epochs:
+    import torch
+
+    from stages import train
+    from stages.parts.batches import Rows
+    from stages.parts.device import set_numerics
+    from stages.parts.model import Model
+    from stages.parts.params import TrainParams
+    from stages.parts.ranks import Ranks
+
+    set_numerics(numerics)
+    rows = Rows(*map(torch.from_numpy, table(job)))
+    no_rows = Rows(rows.inputs[:0], rows.targets[:0])
+    model = Model([f"x{i}" for i in range(job.features)], "y", job.hidden, torch.float32)
+
+    def epochs(count: int) -> None:
+        params = TrainParams(
+            hidden=[*job.hidden], standardize=False, loss="mse", optimizer="sgd", lr=LR,
+            epochs=count, batch_size=job.batch_size, patience=None, numerics=numerics, seed=42,
+        )  # fmt: skip
+        train.train(params, model, rows, no_rows, Ranks())
+
+    return epochs
+
+
+def float_sums(job: Job) -> Epochs:
+    """Ours with plain sums in the exact sums' place: what exactness costs."""
+    from stages.parts import exact_sum
+
+    class FloatSum(exact_sum.ExactSum):
+        def add(self, vectors: np.ndarray) -> None:
+            self.bins = self.bins + vectors.sum(axis=0)
+
+        def merge(self, other: exact_sum.ExactSum) -> None:
+            self.bins = self.bins + other.bins
+
+        def total(self) -> np.ndarray:
+            return self.bins[0]
+
+    exact_sum.ExactSum = FloatSum
+    return ours(job, "native")
+
+
+def textbook(job: Job, *, is_compiled: bool = False, has_loader: bool = False) -> Epochs:
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader, TensorDataset
+
+    inputs, targets = map(torch.from_numpy, table(job))
+    widths = [job.features, *job.hidden]
+    hidden = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
+    model = nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
+    predict = torch.compile(model) if is_compiled else model
+    loss_function = nn.MSELoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+    loader = DataLoader(TensorDataset(inputs, targets), batch_size=job.batch_size, shuffle=True)
+
+    def batches() -> Iterator[list[torch.Tensor]]:
+        if has_loader:
+            yield from loader
+        elif job.batch_size is None:
+            yield [inputs, targets]
+        else:
+            order = torch.randperm(job.rows)
+            shuffled = inputs[order], targets[order]
+            yield from zip(*(rows.split(job.batch_size) for rows in shuffled), strict=True)
+
+    def epochs(count: int) -> None:
+        for _ in range(count):
+            total_loss = 0.0
+            for x, y in batches():
+                predictions = predict(x)
+                loss = loss_function(predictions, y)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total_loss += loss.item() * len(x)
+
+    return epochs
+
+
+def jax_jit(job: Job) -> Epochs:
+    import jax
+    import jax.numpy as jnp
+
+    inputs, targets = map(jnp.asarray, table(job))
+    generator = np.random.default_rng(1)
+    weights = [
+        (jnp.asarray(generator.normal(0, a**-0.5, (a, b)), jnp.float32), jnp.zeros(b, jnp.float32))
+        for a, b in pairwise([job.features, *job.hidden, 1])
+    ]
+
+    def loss_of(weights, x, y):
+        *hidden, (weight, bias) = weights
+        for hidden_weight, hidden_bias in hidden:
+            x = jax.nn.relu(x @ hidden_weight + hidden_bias)
+        return jnp.mean((x @ weight + bias - y) ** 2)
+
+    @jax.jit
+    def step(weights, x, y):
+        loss, gradient = jax.value_and_grad(loss_of)(weights, x, y)
+        return loss, jax.tree.map(lambda w, g: w - LR * g, weights, gradient)
+
+    def epochs(count: int) -> None:
+        nonlocal weights
+        for epoch in range(count):
+            x, y, size = inputs, targets, job.batch_size or job.rows
+            if job.batch_size:
+                order = np.random.default_rng(epoch).permutation(job.rows)
+                x, y = inputs[order], targets[order]
+            for start in range(0, job.rows, size):
+                batch = (
+                    (x[start : start + size], y[start : start + size])
+                    if size < job.rows
+                    else (x, y)
+                )
+                _, weights = step(weights, *batch)
+        jax.block_until_ready(weights)
+
+    return epochs
+
+
+def sgd_regressor(job: Job) -> Epochs:
+    """An epoch is a pass of single-row steps: other work than a full-batch step."""
+    from sklearn.linear_model import SGDRegressor
+
+    inputs, targets = table(job)
+    return lambda count: SGDRegressor(max_iter=count, tol=None, penalty=None).fit(
+        inputs, targets[:, 0]
+    )
+
+
+def linear_regression(job: Job) -> Epochs:
+    """A whole fit in an epoch's place."""
+    from sklearn.linear_model import LinearRegression
+
+    inputs, targets = table(job)
+    return lambda count: [LinearRegression().fit(inputs, targets) for _ in range(count)]
+
+
+def reading(job: Job) -> Epochs:
+    """Nothing but reading the table from memory: the physical limit."""
+    import torch
+
+    whole = [torch.from_numpy(rows).view(torch.int32) for rows in table(job)]
+    return lambda count: [rows.max() for _ in range(count) for rows in whole]
+
+
+CONTESTANTS: dict[str, Callable[[Job], Epochs]] = {
+    "ours, native": lambda job: ours(job, "native"),
+    "ours, portable": lambda job: ours(job, "portable"),
+    "ours, native, float sums": float_sums,
+    "textbook loop": textbook,
+    "textbook loop, torch.compile": lambda job: textbook(job, is_compiled=True),
+    "textbook loop, DataLoader": lambda job: textbook(job, has_loader=True),
+    "JAX jit": jax_jit,
+    "SGDRegressor": sgd_regressor,
+    "LinearRegression, whole fit": linear_regression,
+    "reading the table": reading,
+}
+SLOW = {"SGDRegressor", "LinearRegression, whole fit", "textbook loop, DataLoader"}
+
+
+def takes_part(name: str, job: Job) -> bool:
+    if name == "textbook loop, DataLoader":
+        return job.batch_size is not None
+    if name in {"SGDRegressor", "LinearRegression, whole fit"}:
+        return not job.hidden
+    if name in {"reading the table", "ours, native, float sums"}:
+        return job.batch_size is None and job.rows > 1_000
+    return True
+
+
+def contest(job: Job, name: str) -> None:
+    """A contestant's process: a run for every line of standard input; at its end, the memory."""
+    epochs = CONTESTANTS[name](job)
+    count = 1 if name in SLOW and job.rows > 1_000 else job.epochs
+    epochs(min(count, 2))
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        epochs(count)
+        print(1e3 * (time.perf_counter() - start) / count, flush=True)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
+
+
+def measure(job: str, num_threads: int, names: list[str]) -> dict[str, tuple[list[float], float]]:
+    """Milliseconds per epoch of every run, and peak MiB, by contestant."""
+    cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))[:num_threads]))
+    words = ["taskset", "--cpu-list", cpus, sys.executable, __file__, job, "--contest"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(num_threads), "PYTHONPATH": "."}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    processes = {name: subprocess.Popen([*words, name], env=environment, **pipes) for name in names}
+    for name, process in processes.items():
+        if process.stdout.readline() != "ready\n":
+            sys.exit(f"{name} did not start; see above.")
+    times = {name: [] for name in names}
+    for _ in range(RUNS):
+        for name, process in processes.items():
+            process.stdin.write("\n")
+            times[name].append(float(process.stdout.readline()))
+    return {name: (times[name], float(p.communicate()[0])) for name, p in processes.items()}
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    fields = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)
+    return (
+        f"{fields['model name'].strip()} (family {fields['cpu family']}, model {fields['model']})"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("jobs", nargs="*", choices=[[], *JOBS], default=[*JOBS])
+    parser.add_argument("--contest", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contest:
+        contest(JOBS[options.jobs[0]], options.contest)
+        return
+    num_cpus = len(os.sched_getaffinity(0))
+    print(f"{num_cpus} cores of {processor()}, {platform.system()}, Python", end=" ")
+    print(platform.python_version(), *(f"{name} {version(name)}" for name in PACKAGES), sep=", ")
+    for name in options.jobs:
+        names = [contestant for contestant in CONTESTANTS if takes_part(contestant, JOBS[name])]
+        for num_threads in [count for count in (1, 2, 4) if count <= num_cpus]:
+            results = measure(name, num_threads, names)
+            base = results["ours, native"][0]
+            print(
+                f"\n| {name}, threads: {num_threads} | ms per epoch | / ours, native | peak MiB |"
+            )
+            print("|---|---|---|---|")
+            for contestant, (times, peak) in results.items():
+                ratio = median(one / other for one, other in zip(times, base, strict=True))
+                print(
+                    f"| {contestant} | {median(times):.3g} | {ratio:.2f} | {peak:.0f} |", flush=True
+                )
+
+
+if __name__ == "__main__":
+    main()
