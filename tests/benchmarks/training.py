@@ -267,7 +267,7 @@ def processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("jobs", nargs="*", choices=[[], *JOBS], default=[*JOBS])
+    parser.add_argument("jobs", nargs="*", metavar="JOB", default=[*JOBS], help=str([*JOBS]))
     parser.add_argument("--contest", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contest:
