@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 BIN_BITS = 32
 NUM_BINS = 3
 LOWEST = -29  # the lowest top bin: its lowest companion, 2⁻⁹⁹², is still a normal float64
-ADD_AT_ONCE = 2**13  # numbers, or about so many: few enough for the cache
+ADD_AT_ONCE = 2**16  # numbers, or about so many
 MAX_ROWS = 2**21  # so many integers below 2³² add exactly in float64
 
 
