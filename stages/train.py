@@ -21,7 +21,7 @@ from stages.parts.files import (
     output_folder,
     write_csv,
 )
-from stages.parts.fingerprint import fingerprint
+from stages.parts.fingerprint import code_digest, fingerprint
 from stages.parts.gradient import backward, mean_loss
 from stages.parts.lbfgs import LBFGS
 from stages.parts.model import Model
@@ -51,6 +51,7 @@ def main() -> None:
     with join_ranks() as ranks:
         if ranks.num_ranks > 1:
             files = [training.path, validation.path, STATISTICS]
+            ranks.require_equal(code_digest())
             ranks.require_equal(fingerprint(params.train, device, files))
         rows = load_rows(training, model), load_rows(validation, model)
         history = train(params.train, model, *rows, ranks)

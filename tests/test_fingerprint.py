@@ -32,3 +32,11 @@ def test_what_changes_the_result_changes_the_fingerprint_by_its_name(workspace, 
     assert differing(before, fingerprint(params, torch.device("cuda"), data)) == ["kind of device"]
     data[1].write_text("c")
     assert differing(before, fingerprint(params, CPU, data)) == ["content of data/prepared"]
+
+
+def test_native_numerics_have_the_fingerprint_of_their_cpu(workspace, data, monkeypatch):
+    native = load_params().train.model_copy(update={"numerics": "native"})
+    before = fingerprint(native, CPU, data)
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
+    changed = differing(before, fingerprint(native, CPU, data))
+    assert changed == ["kind of CPU, with `train.numerics` native"]

@@ -94,7 +94,12 @@ def free_port():
     ("path", "old", "new", "named"),
     [
         ("params.yaml", "lr: 0.1", "lr: 0.2", "`train` section in params.yaml"),
-        ("stages/train.py", "Fit the model", "Fit a model", "code in stages/"),
+        (
+            "stages/parts/fingerprint.py",
+            "    return digests |",
+            "    return {'x': bytes(32)} | digests |",
+            "code in stages/",
+        ),
         ("params.yaml", "m: 0.7", "m: 0.8", "content of data/prepared"),
     ],
 )
@@ -129,3 +134,22 @@ def test_a_rank_that_dies_ends_the_others_with_a_sentence(tmp_path, victim):
     assert errors.splitlines()[-1].startswith("train: another rank has ended; see its message.")
     assert "Traceback" not in errors
     assert not (folder / "models/trained").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"TORCHRUN": "'"}, "TORCHRUN is no command line: No closing quotation. Got: '"),
+        (
+            {"RANK": "0"},
+            "train: RANK is set, but the other ranks cannot be met. Start it by torchrun, or unset"
+            " RANK. (",
+        ),
+    ],
+)
+def test_a_wrong_environment_is_a_sentence(tmp_path, environment, sentence):
+    folder = prepare(tmp_path, {})
+    end = command(folder, "python", "-m", "stages.train", environment=environment)
+    assert end.returncode == 1
+    assert end.stderr.startswith(sentence)
+    assert "Traceback" not in end.stderr

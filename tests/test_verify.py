@@ -1,5 +1,8 @@
 """`make verify` must be seen to fail: one weight, one cell, one digit."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import command, copy_project
@@ -17,8 +20,8 @@ def main_with_one_bit_changed() -> None:
 if __name__"""
 
 
-def verify(folder):
-    end = command(folder, "python", "tests/verify.py")
+def verify(folder, **environment):
+    end = command(folder, "python", "tests/verify.py", environment=environment)
     return end.returncode, end.stderr.splitlines()[-1] if end.stderr else end.stdout
 
 
@@ -70,3 +73,34 @@ def test_a_parameter_that_was_not_run_is_noticed(tmp_path):
     path = folder / "params.yaml"
     path.write_text(path.read_text().replace("onnx: true", "onnx: false"))
     assert verify(folder) == (1, "verify: not as certified: parameters in dvc.lock.")
+
+
+def test_the_missing_committed_metrics_are_noticed(tmp_path):
+    folder = copy_project(tmp_path)
+    (folder / "metrics/evaluation.json").unlink()
+    assert verify(folder) == (1, "verify: not as certified: metrics/evaluation.json.")
+
+
+def test_a_certificate_of_a_stage_that_is_no_more_is_noticed(tmp_path):
+    folder = copy_project(tmp_path)
+    path = folder / "dvc.yaml"
+    text = path.read_text()
+    path.write_text(text[: text.index("  save:\n")] + text[text.index("plots:\n  - ") :])
+    status, said = verify(folder)
+    assert status == 1
+    assert said.startswith("verify: not as certified: models/release, ")
+
+
+def test_a_table_that_dvc_tracks_and_oddly_named_neighbours_are_verified(tmp_path):
+    folder = copy_project(tmp_path / "project")
+    (folder / "data/raw/big.csv").write_text(
+        "x,y\n" + "".join(f"{i},{i % 7}\n" for i in range(300))
+    )
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("source: line ", "source: big.csv "))
+    for words in (["dvc", "add", "data/raw/big.csv"], ["dvc", "repro"], ["git", "init", "nested"]):
+        assert command(folder, *words).returncode == 0
+    (folder / "linked").symlink_to(tmp_path)
+    Path(os.fsdecode(bytes(folder) + b"/n\xff.txt")).touch()
+    status, _ = verify(folder, GIT_DIR=f"{folder}/.git")  # as in a hook
+    assert status == 0

@@ -4,6 +4,7 @@ Works in a throw-away copy of the project's files, with an empty cache; the proj
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[1]
+# Not Git's variables, as a hook has them: they name the repository that is only to be read.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
 
 def main() -> None:
@@ -20,15 +23,17 @@ def main() -> None:
         copy = Path(name)
         copy_files(ROOT, copy)
         lock = (copy / "dvc.lock").read_text()
+        (copy / "dvc.lock").unlink()  # nothing of it is taken for found
         outputs, expected = hashes(lock)
+        git(copy, "init", "--quiet")
         in_git = {
-            path: hashlib.md5((copy / path).read_bytes(), usedforsecurity=False).hexdigest()
+            path: md5(copy / path)
             for path in outputs
-            if (copy / path).is_file()
+            if not git(copy, "check-ignore", "--quiet", "--no-index", path)
         }
-        for words in (["git", "init", "--quiet"], ["dvc", "repro", "--force", "--no-run-cache"]):
-            if subprocess.run(words, cwd=copy, check=False).returncode:
-                sys.exit(f"verify: `{' '.join(words)}` failed in a clean copy; see above.")
+        words = [sys.executable, "-m", "dvc", "repro", "--force", "--no-run-cache"]
+        if subprocess.run(words, cwd=copy, env=ENVIRONMENT, check=False).returncode:
+            sys.exit("verify: `dvc repro` failed in a clean copy; see above.")
         new_lock = (copy / "dvc.lock").read_text()
     new_outputs, found = hashes(new_lock)
 
@@ -46,13 +51,29 @@ def main() -> None:
 
 
 def copy_files(source: Path, target: Path) -> None:
-    """Copy what Git tracks, and what it would track."""
+    """Copy what Git tracks, what it would track, and data/raw, whose large tables DVC tracks."""
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(words, cwd=source, check=True, capture_output=True, text=True).stdout
-    for name in filter(None, listed.split("\0")):
-        if (source / name).exists():  # not deleted since
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / name, target / name)
+    listed = subprocess.run(words, cwd=source, env=ENVIRONMENT, check=True, capture_output=True)
+    raw = [os.fsencode(path.relative_to(source)) for path in (source / "data/raw").rglob("*")]
+    for name in map(os.fsdecode, {*listed.stdout.split(b"\0"), *raw} - {b""}):
+        path, copy = source / name, target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():  # and not deleted since
+            shutil.copy2(path, copy)
+        elif path.is_dir() and (path.is_symlink() or name.endswith("/")):  # another repository
+            copy.symlink_to(path.resolve())
+
+
+def git(folder: Path, *words: str) -> bool:
+    """Run Git in ``folder``; tell whether it succeeded."""
+    return not subprocess.run(["git", *words], cwd=folder, env=ENVIRONMENT, check=False).returncode
+
+
+def md5(path: Path) -> str:
+    """The hash that DVC uses; of a file that is not there, what no file has."""
+    if not path.exists():
+        return "missing"
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def hashes(lock: str) -> tuple[set[str], dict[str, str]]:

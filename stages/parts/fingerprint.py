@@ -1,5 +1,6 @@
 """What decides the result of a training: two of the same fingerprint end with the same bits."""
 
+import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,18 +10,29 @@ from stages.parts.files import digest
 from stages.parts.params import TrainParams
 
 CODE = Path(__file__).parents[1]
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def code_digest() -> dict[str, bytes]:
+    """The digest of all code; first to be compared, since other code may compare other things."""
+    return {"code in stages/": digest(CODE.rglob("*.py"))}
 
 
 def fingerprint(params: TrainParams, device: torch.device, data: list[Path]) -> dict[str, bytes]:
     """A digest of 32 bytes of each thing, by the name under which a user knows it."""
-    kernels = torch.backends.cpu.get_cpu_capability() if params.numerics == "native" else ""
     words = {
         "`train` section in params.yaml": params.model_dump_json(),
         "kind of device": device.type,
-        "kind of CPU, with `train.numerics` native": kernels,
+        "kind of CPU, with `train.numerics` native": _cpu() if params.numerics == "native" else "",
         "version of PyTorch": torch.__version__,
     }
     digests = {name: sha256(text.encode()).digest() for name, text in words.items()}
-    digests["content of data/prepared"] = digest(data)
-    digests["code in stages/"] = digest(CODE.rglob("*.py"))
-    return digests
+    return digests | {"content of data/prepared": digest(data)} | code_digest()
+
+
+def _cpu() -> str:
+    """What PyTorch and MKL choose their kernels by."""
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    kinds = {line for line in lines if line.startswith(("model name", "flags"))}
+    chosen = [torch.backends.cpu.get_cpu_capability(), os.environ.get("MKL_CBWR", "")]
+    return "\n".join([*chosen, *sorted(kinds)])

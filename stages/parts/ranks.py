@@ -62,9 +62,13 @@ class Ranks:
 
 def start_ranks(module: str) -> None:
     """With TORCHRUN set, replace this process by torchrun with those options."""
-    options = os.environ.get("TORCHRUN")
-    if options and "RANK" not in os.environ:
-        words = ["-m", "torch.distributed.run", *shlex.split(options), "-m", module]
+    text = os.environ.get("TORCHRUN")
+    if text and "RANK" not in os.environ:
+        try:
+            options = shlex.split(text)
+        except ValueError as error:
+            raise UserError(f"TORCHRUN is no command line: {error}. Got: {text}") from None
+        words = ["-m", "torch.distributed.run", *options, "-m", module]
         os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 (our own interpreter)
 
 
@@ -77,7 +81,13 @@ def join_ranks() -> Iterator[Ranks]:
     if "RANK" not in os.environ:
         yield Ranks()
         return
-    distributed.init_process_group("gloo")
+    try:
+        distributed.init_process_group("gloo")
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"train: RANK is set, but the other ranks cannot be met. Start it by torchrun, or unset"
+            f" RANK. ({error})"
+        ) from None
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
     except RuntimeError as error:
