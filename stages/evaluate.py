@@ -3,7 +3,11 @@
 Reads params.yaml, data/prepared/ and models/trained/; writes metrics/.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -26,6 +30,12 @@ from stages.parts.model import Model, formula
 from stages.parts.params import load_params
 from stages.parts.scores import Predict, scores
 from stages.parts.split import Split, block_rows, read_statistics
+
+FIGURE = "stages.parts.figure"
+# Read by numpy and matplotlib when they are imported: kernels that every x86-64 CPU has, for the
+# products of coordinates, and a folder for their list of fonts in the project, not in the home.
+FIGURE_ENVIRONMENT = {"OPENBLAS_CORETYPE": "Prescott", "MPLCONFIGDIR": ".cache/matplotlib"}
+FIT_COLUMNS = ["x", "actual", "predicted", "exact", "residual", "x_label", "y_label"]
 
 
 def main() -> None:
@@ -59,8 +69,11 @@ def main() -> None:
         evaluation["learned"] = dict(zip(coefficient_names(model.features), line, strict=True))
 
     with output_folder(PLOTS) as folder:
-        sample = sample_predictions(scored, predict, params.evaluate.plot_rows)
-        write_csv(folder / "predictions.csv", ["actual", "predicted"], sample)
+        fit = sample_fit(scored, predict, exact, params.evaluate.plot_rows)
+        write_csv(folder / "fit.csv", FIT_COLUMNS, fit)
+        words = [sys.executable, "-m", FIGURE, str(folder)]
+        if subprocess.run(words, env=os.environ | FIGURE_ENVIRONMENT, check=False).returncode:  # noqa: S603 (our own module)
+            raise UserError(f"evaluate: the figure was not drawn; {PLOTS} is as it was.")
         write_json(EVALUATION, evaluation)
     kind = "test" if test.num_rows else "training"
     best = formula(model.features, model.target, exact.coefficients.tolist())
@@ -89,18 +102,34 @@ def coefficient_names(features: list[str]) -> list[str]:
     return ["b", "m"] if len(features) == 1 else ["intercept", *features]
 
 
-def sample_predictions(
-    split: Split, predict: Predict, num_rows: int
-) -> Iterator[tuple[float, float]]:
-    """Target and prediction of ``num_rows`` rows at even distances, or of all if they are fewer."""
+def sample_fit(
+    split: Split, predict: Predict, exact: LeastSquares, num_rows: int
+) -> Iterator[tuple[object, ...]]:
+    """Rows of fit.csv: ``num_rows`` rows of ``split`` at even distances, or all if they are fewer.
+
+    ``x`` is the one feature or, where there are several, the prediction, and the rows are sorted by
+    it. Each row repeats the labels of the axes: nothing else tells them to a plot.
+    """
     num_rows = min(num_rows, split.num_rows)
     chosen = np.arange(num_rows) * split.num_rows // num_rows
     size = block_rows(len(split.features) + 1)
+    parts = [
+        split.read(block)[chosen[chosen // size == block] % size]
+        for block in np.unique(chosen // size)
+    ]
+    rows = torch.from_numpy(np.concatenate(parts))
+    inputs, actual = rows[:, :-1], rows[:, -1].tolist()
     with torch.inference_mode():
-        for block in np.unique(chosen // size):
-            rows = torch.from_numpy(split.read(block)[chosen[chosen // size == block] % size])
-            predictions = predict(rows[:, :-1])
-            yield from zip(rows[:, -1].tolist(), predictions[:, 0].tolist(), strict=True)
+        predicted = predict(inputs)[:, 0].tolist()
+    if len(split.features) == 1:
+        x, best = inputs[:, 0].tolist(), exact.predict(inputs)[:, 0].tolist()
+        labels = split.features[0], split.target
+    else:
+        x, best = predicted, [""] * num_rows
+        labels = f"{split.target}, predicted", f"{split.target}, actual"
+    columns = x, actual, predicted, best
+    for row in sorted(zip(*columns, strict=True), key=itemgetter(0)):
+        yield *row, row[1] - row[2], *labels
 
 
 if __name__ == "__main__":

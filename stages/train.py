@@ -15,6 +15,7 @@ from stages.parts.batches import Rows, batches, block_size, blocks, load_rows
 from stages.parts.device import choose_device, set_numerics
 from stages.parts.errors import UserError, run
 from stages.parts.files import (
+    HISTORY,
     PREPARED,
     STATISTICS,
     TRAINED,
@@ -59,7 +60,7 @@ def main() -> None:
         return
     with output_folder(TRAINED) as folder:
         (folder / "weights.safetensors").write_bytes(model.to_bytes(device))
-        write_csv(folder / "history.csv", ["epoch", "train_loss", "validation_loss"], thin(history))
+        write_csv(folder / HISTORY.name, ["epoch", "train_loss", "validation_loss"], thin(history))
     print(
         f"train: {history[-1][0]} epochs on {device}, {training.num_rows} rows;"
         f" learned {model.describe()}"

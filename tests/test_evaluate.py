@@ -6,7 +6,7 @@ import pytest
 
 from stages import evaluate, prepare, train
 from stages.parts.errors import UserError
-from stages.parts.files import EVALUATION, PLOTS
+from stages.parts.files import EVALUATION, HISTORY, PLOTS
 from tests.conftest import ROOT
 
 REFERENCE = json.loads((ROOT / "tests/data/reference.json").read_text())
@@ -130,10 +130,33 @@ def test_two_rows_have_no_standard_errors(evaluation):
 @pytest.mark.parametrize(("plot_rows", "expected"), [(1, 1), (60, 60), (1000, 200)])
 def test_a_plot_has_at_most_so_many_rows_at_even_distances(evaluation, plot_rows, expected):
     evaluation({"evaluate.plot_rows": plot_rows})
-    sample = pd.read_csv(PLOTS / "predictions.csv")
-    actual = pd.read_parquet("data/prepared/test.parquet")["y"].astype("float64")
-    assert sample["actual"].tolist() == actual[np.arange(expected) * 200 // expected].tolist()
-    assert (sample["actual"] - sample["predicted"]).abs().max() < 0.2
+    sample = pd.read_csv(PLOTS / "fit.csv")
+    test = pd.read_parquet("data/prepared/test.parquet").astype("float64")
+    chosen = test.iloc[np.arange(expected) * 200 // expected].sort_values("x")
+    assert sample["x"].tolist() == chosen["x"].tolist()
+    assert sample["actual"].tolist() == chosen["y"].tolist()
+    assert sample["residual"].tolist() == (sample["actual"] - sample["predicted"]).tolist()
+    assert (sample["exact"] - sample["predicted"]).abs().max() < 1e-4
+    assert {*sample["x_label"], *sample["y_label"]} == {"x", "y"}
+
+
+def test_a_plot_of_several_features_is_over_the_prediction(evaluation):
+    evaluation({"prepare.target": "mpg", "train.epochs": 5}, "auto_mpg")
+    sample = pd.read_csv(PLOTS / "fit.csv")
+    assert sample["x"].tolist() == sorted(sample["predicted"])
+    assert sample["exact"].isna().all()
+    assert {*sample["x_label"], *sample["y_label"]} == {"mpg, predicted", "mpg, actual"}
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_old_results(evaluation, capfd):
+    evaluation({})
+    before = {path: path.read_bytes() for path in [EVALUATION, *PLOTS.iterdir()]}
+    HISTORY.unlink()
+    with pytest.raises(UserError) as error:
+        evaluate.main()
+    assert str(error.value) == ("evaluate: the figure was not drawn; metrics/plots is as it was.")
+    assert capfd.readouterr().err == f"{HISTORY} does not exist. Run `dvc repro`.\n"
+    assert {path: path.read_bytes() for path in [EVALUATION, *PLOTS.iterdir()]} == before
 
 
 def test_without_a_trained_model_there_is_nothing_to_evaluate(workspace):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages.evaluate import FIGURE_ENVIRONMENT
 from tests.conftest import ROOT, command
 
 NETWORK = {"hidden": [8, 4], "batch_size": 64, "epochs": 20, "optimizer": "adam", "loss": "huber"}
@@ -19,6 +20,10 @@ def run_stages(folder: Path, *emulator: str) -> dict[str, bytes]:
     for stage in STAGES:
         end = command(folder, *emulator, shutil.which("python"), "-m", f"stages.{stage}")
         assert end.returncode == 0, end.stderr
+    # The process that `evaluate` starts is not emulated by itself.
+    words = [*emulator, shutil.which("python"), "-m", "stages.parts.figure", "metrics/plots"]
+    end = command(folder, *words, environment=FIGURE_ENVIRONMENT)
+    assert end.returncode == 0, end.stderr
     files = [
         path
         for name in ("data/prepared", "models", "metrics")

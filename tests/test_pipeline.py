@@ -71,8 +71,8 @@ def test_a_stage_runs_with_its_declared_files_alone_to_the_same_bytes(finished, 
         copy(finished / name, tmp_path / name)
     end = command(tmp_path, "python", "-m", f"stages.{stage}")
     assert end.returncode == 0, end.stderr
-    outputs = [*PIPELINE[stage]["outs"], *map(next, map(iter, PIPELINE[stage].get("metrics", [])))]
-    for output in outputs:
+    in_git = [*PIPELINE[stage].get("metrics", []), *PIPELINE[stage].get("plots", [])]
+    for output in [*PIPELINE[stage]["outs"], *(name for entry in in_git for name in entry)]:
         assert contents(tmp_path / output) == contents(finished / output)
 
 
@@ -216,7 +216,7 @@ def test_going_back_runs_nothing_again(finished, tmp_path):
 def test_the_committed_lock_and_metrics_are_what_a_run_from_nothing_gives(finished):
     if torch.accelerator.is_available():
         pytest.skip("they hold the bits of a CPU, and this machine has an accelerator")
-    for name in ("dvc.lock", "metrics/evaluation.json"):
+    for name in ("dvc.lock", "metrics/evaluation.json", "metrics/plots/figure.svg"):
         assert (finished / name).read_text() == (ROOT / name).read_text(), (
             "`dvc repro --force`, then commit"
         )
@@ -288,3 +288,20 @@ def test_without_permission_to_write_a_stage_says_so(finished, tmp_path, stage, 
     assert end.returncode == 1
     assert end.stderr == f"{named}: Permission denied. Check the permissions and the free space.\n"
     assert contents(folder / locked) == before
+
+
+def test_plots_name_the_columns_and_show_the_figure(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("lr: 0.1 ", "lr: 0.01 "))
+    assert rerun(folder) == LEARNING
+    end = command(folder, "dvc", "plots", "diff")
+    assert end.returncode == 0, end.stderr
+    assert end.stderr == ""
+    page = (folder / "dvc_plots/index.html").read_text()
+    for text in ("<DVC_METRIC", "{plot_divs}", "{scripts}"):
+        assert text not in page, "every placeholder is filled"
+    for text in ("mean loss", "validation_loss", "least squares", "y, actual \\u2212 predicted"):
+        assert text in page
+    assert page.count("figure.svg") >= 2
+    assert {'"x_label": "x"' in page, '"y_label": "y"' in page} == {True}

@@ -68,6 +68,7 @@ def job(request, tmp_path_factory):
         {"ATEN_CPU_CAPABILITY": "avx512", "MKL_CBWR": "AUTO", "OPENBLAS_NUM_THREADS": "3"},
         {"TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "12345", "PYTHONUTF8": "0", "LC_ALL": "C"},
         {"PYTHONOPTIMIZE": "1", "HOME": "/nonexistent", "COLUMNS": "20"},
+        {"SOURCE_DATE_EPOCH": "1", "OPENBLAS_CORETYPE": "Haswell", "MPLBACKEND": "svg"},
     ],
     ids=lambda environment: ",".join(f"{k}={v}" for k, v in environment.items()) or "again",
 )

@@ -10,12 +10,11 @@ from stages.parts.files import RELEASE, WEIGHTS
 from stages.parts.model import Model
 from stages.parts.proof import prove
 from stages.parts.split import Split
-from tests.conftest import ROOT
 
 
 @pytest.fixture
-def trained(change, monkeypatch):
-    """A trained and evaluated model; the new process that `save` starts finds the stages."""
+def trained(change):
+    """A trained and evaluated model."""
 
     def run(changes):
         change(changes)
@@ -23,7 +22,6 @@ def trained(change, monkeypatch):
         train.main()
         evaluate.main()
 
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return run
 
 

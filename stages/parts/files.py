@@ -17,6 +17,7 @@ PREPARED = Path("data/prepared")
 STATISTICS = PREPARED / "statistics.json"
 TRAINED = Path("models/trained")
 WEIGHTS = TRAINED / "weights.safetensors"
+HISTORY = TRAINED / "history.csv"
 RELEASE = Path("models/release")
 EVALUATION = Path("metrics/evaluation.json")
 PLOTS = Path("metrics/plots")
