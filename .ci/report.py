@@ -1,0 +1,56 @@
+"""What a branch changes in parameters and results, as Markdown for a comment on a pull request.
+
+Usage: python .ci/report.py BASE [URL OF THE FIGURE]. The exit status is 1 if the model has become
+worse than BASE's: its RMSE, on the test rows or, where there are none, the training rows, is more
+than 1 % higher.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+TOLERANCE = 0.01
+EVALUATION = "metrics/evaluation.json"
+
+
+def main() -> None:
+    base, *figure = sys.argv[1:]
+    print(f"### Parameters\n\n{table('params', base)}\n")
+    print(f"### Metrics\n\n{table('metrics', '--precision', '17', base)}\n")
+    for url in figure:
+        print(f"![Losses, fit and residuals]({url})\n")
+    before = json.loads(output("git", "show", f"{base}:{EVALUATION}"))
+    verdict = worse(before, json.loads(Path(EVALUATION).read_text(encoding="utf-8")))
+    if verdict:
+        print(f"**{verdict}**")
+        sys.exit(verdict)
+
+
+def table(kind: str, *options: str) -> str:
+    """What has changed, as a table; DVC prints its head even if nothing has."""
+    text = output(sys.executable, "-m", "dvc", kind, "diff", "--md", *options)
+    return text if len(text.splitlines()) > 2 else "No change."
+
+
+def output(*words: str) -> str:
+    """What a command prints; this program ends with the command's error."""
+    end = subprocess.run(words, capture_output=True, text=True, check=False)
+    if end.returncode:
+        sys.exit(f"`{' '.join(words)}` failed: {end.stderr.strip()}")
+    return end.stdout.strip()
+
+
+def worse(before: dict[str, dict[str, float]], after: dict[str, dict[str, float]]) -> str | None:
+    """A sentence, if the scores are worse by more than the tolerance or cannot be compared."""
+    splits = ["test" if "test" in evaluation else "train" for evaluation in (before, after)]
+    if splits[0] != splits[1]:
+        return f"The scores are of {splits[1]} rows, and were of {splits[0]} rows."
+    old, new = (evaluation[splits[0]]["rmse"] for evaluation in (before, after))
+    if new > (1 + TOLERANCE) * old:
+        return f"RMSE on the {splits[0]} rows is worse by more than 1 %: {new:.6g} after {old:.6g}."
+    return None
+
+
+if __name__ == "__main__":
+    main()
