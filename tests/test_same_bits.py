@@ -42,10 +42,10 @@ def outputs(folder: Path) -> dict[str, dict[str, bytes]]:
     return {name: contents(folder / name) for name in OUTPUTS}
 
 
-def run_stages(folder: Path, *options: str, program: tuple[str, ...] = (), **how) -> dict:
+def run_stages(folder: Path, program: tuple[str, ...] = (), **how) -> dict:
     for stage in STAGES:
         module = [*program, stage] if program else ["-m", f"stages.{stage}"]
-        end = command(folder, "python", *options, *module, **how)
+        end = command(folder, "python", *module, **how)
         assert end.returncode == 0, end.stderr
     return outputs(folder)
 
