@@ -1,15 +1,30 @@
 # Every command of the project; each creates .venv with the pinned versions if it is not there.
 
 PYTHON ?= python3
+NPM := $(shell command -v npm)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test lint verify bench
+# What `make sweep` tries, by how many workers; see `dvc exp run --help` for choice() and range().
+SWEEP ?= train.lr=choice(0.003,0.01,0.03,0.1,0.3)
+WORKERS ?= 2
+# The scores by which `make compare` sorts.
+SORT ?= $(shell grep -qs '"test"' metrics/evaluation.json && echo test || echo train).rmse
+
+.PHONY: help run compare sweep test lint verify bench
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 
 run: .venv/installed  ## run the stages whose inputs have changed
 	dvc repro
+
+compare: .venv/installed  ## parameters and errors of the workspace, the last commit and experiments
+	COLUMNS=200 dvc exp show --no-pager --only-changed --sort-by $(SORT) --drop \
+	    '^(Created|State|Executor|learned|(test|train)\.(mae|max_error|r2)|data|metrics|models|stages)'
+
+sweep: .venv/installed  ## try values: make sweep SWEEP='train.lr=choice(0.1,0.3)' WORKERS=4
+	python .ci/sweep.py $(WORKERS) $(foreach choice,$(SWEEP),'$(choice)')
+	$(MAKE) --no-print-directory compare
 
 test: lint  ## lint, types and all tests
 	pytest
@@ -22,13 +37,18 @@ bench: .venv/installed  ## measure the pipeline and training beside their peers
 	python tests/benchmarks/pipeline.py
 	python tests/benchmarks/training.py
 
-lint: .venv/installed  ## lint and types alone
+lint: .venv/installed $(if $(NPM),.ci/node_modules/installed)  ## lint and types alone
 	ruff check
 	ruff format --check
 	mypy
+	$(if $(NPM)$(CI),node .ci/lint_workflows.mjs,@echo "The workflow is not checked: npm is not installed.")
 
 .venv/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+.ci/node_modules/installed: .ci/package.json
+	npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts --legacy-peer-deps --prefix .ci
 	touch $@

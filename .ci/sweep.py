@@ -1,0 +1,68 @@
+"""Queue experiments, let several workers run them, wait, and fail if one of them failed.
+
+Usage: python .ci/sweep.py WORKERS 'train.lr=choice(0.01,0.03)' …
+"""
+
+import re
+import subprocess
+import sys
+import time
+
+from tqdm import tqdm
+
+PATIENCE_SECONDS = 60  # workers need some seconds to start, and may be too busy to answer
+
+
+def main() -> None:
+    workers, *choices = sys.argv[1:]
+    before = states(dvc("queue", "status"))
+    dvc("exp", "run", "--queue", *(word for choice in choices for word in ("--set-param", choice)))
+    added = states(dvc("queue", "status")).keys() - before.keys()
+    start = [sys.executable, "-m", "dvc", "queue", "start", "--jobs", workers]
+    subprocess.run(
+        start, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )  # which the workers keep
+    ends = wait(added)
+    unsuccessful = sorted(task for task, state in ends.items() if state != "Success")
+    for task in unsuccessful:
+        print(f"\nsweep: experiment {task}: {ends[task]}", flush=True)
+        subprocess.run([sys.executable, "-m", "dvc", "queue", "logs", task], check=False)
+    if unsuccessful:
+        sys.exit(
+            f"sweep: {len(unsuccessful)} of {len(added)} experiments did not succeed; see their"
+            " logs above. `dvc queue remove --failed` forgets those that failed."
+        )
+
+
+def wait(tasks: set[str]) -> dict[str, str]:
+    """The states of the tasks once all have ended, or once no worker is left to run them."""
+    last_worker = time.monotonic()
+    with tqdm(desc="sweep: experiments", total=len(tasks)) as bar:
+        while True:
+            status = dvc("queue", "status")
+            found = {task: state for task, state in states(status).items() if task in tasks}
+            bar.update(sum(state in {"Success", "Failed"} for state in found.values()) - bar.n)
+            if "Worker status: 0 active, 0 idle" not in status:
+                last_worker = time.monotonic()
+            if bar.n == len(tasks) or time.monotonic() - last_worker > PATIENCE_SECONDS:
+                return found
+            time.sleep(1)
+
+
+def states(status: str) -> dict[str, str]:
+    """Queued, Running, Success or Failed, by the number of the task."""
+    return dict(re.findall(r"^([0-9a-f]{7}) .* (\w+) *$", status, re.MULTILINE))
+
+
+def dvc(*words: str) -> str:
+    """What a DVC command prints; this program ends with the command's error."""
+    end = subprocess.run(
+        [sys.executable, "-m", "dvc", *words], capture_output=True, text=True, check=False
+    )
+    if end.returncode:
+        sys.exit(end.stderr.strip())
+    return end.stdout
+
+
+if __name__ == "__main__":
+    main()
