@@ -91,7 +91,7 @@ def command(folder: Path, *words: str, **options: Any) -> subprocess.CompletedPr
 def copy_project(target: Path) -> Path:
     """A repository with the project's files as they are now, and no output of any stage."""
     copy_files(ROOT, target)
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Copy"]):
+    for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "Copy"]):
         command(target, "git", "-c", "user.name=Test", "-c", "user.email=test@localhost", *words)
     return target
 

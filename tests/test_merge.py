@@ -1,0 +1,71 @@
+"""Branches that both ran, merged as the README says."""
+
+import shutil
+
+import pytest
+
+from tests.conftest import command, contents
+
+PARAMETERS, RESULTS = "params.yaml", ("dvc.lock", "metrics")
+
+
+@pytest.fixture
+def merge(finished, tmp_path):
+    """Change a parameter on each of two branches, run both, and merge into conflicts."""
+    folder = shutil.copytree(finished, tmp_path / "copy")
+
+    def run(*words):
+        end = command(folder, *words)
+        assert end.returncode == 0, end.stdout + end.stderr
+
+    def change(branch, old, new):
+        run("git", "switch", "-qc", branch, "main")
+        text = (folder / PARAMETERS).read_text()
+        assert old in text
+        (folder / PARAMETERS).write_text(text.replace(old, new))
+        run("dvc", "repro")
+        run("git", "commit", "-qam", branch)
+
+    def branch_and_merge(theirs, ours):
+        for name, value in (("name", "Test"), ("email", "test@localhost")):
+            run("git", "config", f"user.{name}", value)
+        change("theirs", *theirs)
+        change("ours", *ours)
+        end = command(folder, "git", "merge", "theirs")
+        assert end.returncode == 1
+        assert "Merge conflict in dvc.lock" in end.stdout
+        return folder, run
+
+    return branch_and_merge
+
+
+@pytest.mark.parametrize("side", ["--ours", "--theirs"])
+def test_merged_results_are_those_of_the_merged_parameters(merge, side):
+    folder, run = merge(("lr: 0.1 ", "lr: 0.05 "), ("noise: 0.05 ", "noise: 0.1 "))
+    run("git", "checkout", side, *RESULTS)
+    run("dvc", "repro")
+    run("git", "commit", "-qa", "--no-edit")
+    run("python", "tests/verify.py")
+    merged = (folder / PARAMETERS).read_text()
+    assert "lr: 0.05 " in merged
+    assert "noise: 0.1 " in merged
+
+
+def test_the_side_whose_parameter_is_taken_is_not_run_again(merge):
+    folder, run = merge(("lr: 0.1 ", "lr: 0.05 "), ("lr: 0.1 ", "lr: 0.2 "))
+    run("git", "checkout", "--theirs", PARAMETERS, *RESULTS)
+    end = command(folder, "dvc", "repro")
+    assert end.returncode == 0, end.stderr
+    assert "Running" not in end.stdout
+    assert "up to date" in command(folder, "dvc", "status").stdout
+
+
+def test_a_conflict_that_is_not_settled_is_said_and_changes_nothing(merge):
+    folder, _ = merge(("lr: 0.1 ", "lr: 0.05 "), ("noise: 0.05 ", "noise: 0.1 "))
+    before = {name: contents(folder / name) for name in ("dvc.lock", "data/prepared", "models")}
+    end = command(folder, "dvc", "repro")
+    assert end.returncode != 0
+    assert "dvc.lock" in end.stderr
+    assert "Traceback" not in end.stderr
+    after = {name: contents(folder / name) for name in before}
+    assert after == before
