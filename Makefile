@@ -36,6 +36,7 @@ bench: .venv/installed  ## measure the pipeline and training beside their peers
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	python tests/benchmarks/pipeline.py
 	python tests/benchmarks/training.py
+	python tests/benchmarks/sharing.py
 
 lint: .venv/installed $(if $(NPM),.ci/node_modules/installed)  ## lint and types alone
 	ruff check

@@ -1,7 +1,4 @@
-"""What one clone has computed others fetch: through a folder, an S3 server and an SSH server.
-
-The servers are real ones on loopback: moto's, and OpenSSH's with keys of its own.
-"""
+"""What one clone has computed others fetch: through a folder, an S3 server and an SSH server."""
 
 import getpass
 import json
@@ -10,19 +7,15 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 
-import boto3
 import pytest
 import yaml
-from moto.server import ThreadedMotoServer
 
 from tests.conftest import command, contents, without_override
+from tests.servers import CREDENTIALS, SSHD, s3_server, ssh_server
 
-SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin")
 OUTPUTS = ("data/prepared", "models", "metrics")
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 needs_ssh = pytest.mark.skipif(
     not SSHD and "CI" not in os.environ,
     reason="there is no SSH server (Debian: openssh-server)",
@@ -78,56 +71,14 @@ def run_and_trace(folder, *words):
 
 @pytest.fixture(scope="module")
 def s3():
-    """The address of an S3 server with an empty bucket `bucket`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",  # noqa: S106 (any will do)
-    )
-    client.create_bucket(Bucket="bucket")
-    yield client
-    server.stop()
+    with s3_server() as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
 def ssh(tmp_path_factory):
-    """The ports of an SSH server, a read-only one last, and the file of a key that it accepts."""
-    folder = tmp_path_factory.mktemp("ssh")
-    for name in ("host", "user"):
-        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name]
-        subprocess.run(words, check=True)
-    with socket.socket() as free, socket.socket() as also_free:
-        for taken in (free, also_free):
-            taken.bind(("127.0.0.1", 0))
-        port, read_only_port = free.getsockname()[1], also_free.getsockname()[1]
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # the server asks for it
-    settings = {
-        "Port": f"{port}\nPort {read_only_port}",
-        "ListenAddress": "127.0.0.1",
-        "HostKey": folder / "host",
-        "AuthorizedKeysFile": folder / "user.pub",
-        "PidFile": "none",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "Subsystem": "sftp internal-sftp",
-        "Match": f"LocalPort {read_only_port}\nForceCommand internal-sftp -R",
-    }
-    (folder / "config").write_text("".join(f"{k} {v}\n" for k, v in settings.items()))
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen([SSHD, "-D", "-e", "-f", folder / "config"], stderr=log)
-    deadline = time.monotonic() + 10
-    while "Server listening" not in (folder / "log").read_text():
-        assert time.monotonic() < deadline, (folder / "log").read_text()
-        time.sleep(0.05)
-    yield port, read_only_port, folder / "user"
-    server.terminate()
-    server.wait()
+    with ssh_server(tmp_path_factory.mktemp("ssh")) as server:
+        yield server
 
 
 @pytest.fixture(
@@ -269,12 +220,13 @@ def test_a_remote_that_is_read_only_is_said(refused, tmp_path, s3, ssh):
 
     _, port, key = ssh
     address = f"ssh://{getpass.getuser()}@127.0.0.1:{port}{tmp_path}/other"
-    refused("Permission denied", ["add", "-d", "ssh", address], ["modify", "ssh", "keyfile", str(key)])
+    refused(
+        "Permission denied", ["add", "-d", "ssh", address], ["modify", "ssh", "keyfile", str(key)]
+    )
 
 
 @pytest.mark.skipif(
-    bool(subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode)
-    and "CI" not in os.environ,
+    bool(subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode),
     reason="this user may not mount a small file system",
 )
 def test_a_remote_that_is_full_is_said(refused, tmp_path):
