@@ -8,9 +8,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 SWEEP ?= train.lr=choice(0.003,0.01,0.03,0.1,0.3)
 WORKERS ?= 2
 # The scores by which `make compare` sorts.
-SORT ?= $(shell grep -qs '"test"' metrics/evaluation.json && echo test || echo train).rmse
+SORT ?= $(shell grep -qs '^  "test": {' metrics/evaluation.json && echo test || echo train).rmse
 
-.PHONY: help run compare sweep test lint verify bench
+.PHONY: help run pull compare sweep test lint verify bench
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
@@ -18,13 +18,17 @@ help:  ## list these commands
 run: .venv/installed  ## run the stages whose inputs have changed
 	dvc repro
 
+pull: .venv/installed  ## the same, but fetch what the remote has instead of running it
+	dvc repro --pull
+
 compare: .venv/installed  ## parameters and errors of the workspace, the last commit and experiments
-	COLUMNS=200 dvc exp show --no-pager --only-changed --sort-by $(SORT) --drop \
-	    '^(Created|State|Executor|learned|(test|train)\.(mae|max_error|r2)|data|metrics|models|stages)'
+	@COLUMNS=200 dvc exp show --no-pager --only-changed --hide-failed --hide-queued \
+	    --sort-by $(SORT) --drop \
+	    '^(Created|State|Executor|exact|learned|least_squares|(test|train)\.(mae|max_error|r2|rows)|data|metrics|models|stages)'
 
 sweep: .venv/installed  ## try values: make sweep SWEEP='train.lr=choice(0.1,0.3)' WORKERS=4
-	python .ci/sweep.py $(WORKERS) $(foreach choice,$(SWEEP),'$(choice)')
-	$(MAKE) --no-print-directory compare
+	@python .ci/sweep.py '$(WORKERS)' '$(SWEEP)'
+	@$(MAKE) --no-print-directory compare
 
 test: lint  ## lint, types and all tests
 	pytest
@@ -46,6 +50,7 @@ lint: .venv/installed $(if $(NPM),.ci/node_modules/installed)  ## lint and types
 
 .venv/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	@test ! -L .venv || { echo ".venv is a link to an environment, which would be emptied: delete the link."; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@

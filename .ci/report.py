@@ -8,20 +8,23 @@ than 1 % higher.
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 TOLERANCE = 0.01
 EVALUATION = "metrics/evaluation.json"
 
 
 def main() -> None:
-    base, *figure = sys.argv[1:]
+    base, *figure = sys.argv[1:] or [""]
+    output("git", "rev-parse", "--verify", f"{base}^{{commit}}")
+    old, new = output("git", "show", f"{base}:{EVALUATION}"), output("cat", EVALUATION)
     print(f"### Parameters\n\n{table('params', base)}\n")
     print(f"### Metrics\n\n{table('metrics', '--precision', '17', base)}\n")
     for url in figure:
         print(f"![Losses, fit and residuals]({url})\n")
-    before = json.loads(output("git", "show", f"{base}:{EVALUATION}"))
-    verdict = worse(before, json.loads(Path(EVALUATION).read_text(encoding="utf-8")))
+    try:
+        verdict = worse(json.loads(old), json.loads(new))
+    except (ValueError, TypeError, KeyError) as error:
+        verdict = f"{EVALUATION} holds no scores, here or in {base} ({error!r})."
     if verdict:
         print(f"**{verdict}**")
         sys.exit(verdict)
@@ -47,7 +50,7 @@ def worse(before: dict[str, dict[str, float]], after: dict[str, dict[str, float]
     if splits[0] != splits[1]:
         return f"The scores are of {splits[1]} rows, and were of {splits[0]} rows."
     old, new = (evaluation[splits[0]]["rmse"] for evaluation in (before, after))
-    if new > (1 + TOLERANCE) * old:
+    if not 0 <= new <= (1 + TOLERANCE) * old:  # NaN is neither
         return f"RMSE on the {splits[0]} rows is worse by more than 1 %: {new:.6g} after {old:.6g}."
     return None
 

@@ -1,6 +1,6 @@
 """Queue experiments, let several workers run them, wait, and fail if one of them failed.
 
-Usage: python .ci/sweep.py WORKERS 'train.lr=choice(0.01,0.03)' …
+Usage: python .ci/sweep.py WORKERS 'train.lr=choice(0.01,0.03) train.seed=choice(1,2)'
 """
 
 import re
@@ -12,9 +12,17 @@ from tqdm import tqdm
 
 PATIENCE_SECONDS = 60  # workers need some seconds to start, and may be too busy to answer
 
+CHOICE = r"(?:[^\s([]|\([^)]*\)|\[[^\]]*\])+"  # words, with what stands in brackets
+
 
 def main() -> None:
-    workers, *choices = sys.argv[1:]
+    workers, sweep = sys.argv[1:] if len(sys.argv) == 3 else ("", "")
+    choices = re.findall(CHOICE, sweep)
+    if not (re.fullmatch("[1-9][0-9]?", workers) and choices):
+        sys.exit(
+            "sweep: give 1 to 99 workers, and what to try: make sweep WORKERS=2"
+            f" SWEEP='train.lr=choice(0.1,0.3)'. Got WORKERS={workers} SWEEP='{sweep}'."
+        )
     before = states(dvc("queue", "status"))
     dvc("exp", "run", "--queue", *(word for choice in choices for word in ("--set-param", choice)))
     added = states(dvc("queue", "status")).keys() - before.keys()

@@ -137,7 +137,7 @@ def test_a_plot_has_at_most_so_many_rows_at_even_distances(evaluation, plot_rows
     assert sample["actual"].tolist() == chosen["y"].tolist()
     assert sample["residual"].tolist() == (sample["actual"] - sample["predicted"]).tolist()
     assert (sample["exact"] - sample["predicted"]).abs().max() < 1e-4
-    assert {*sample["x_label"], *sample["y_label"]} == {"x", "y"}
+    assert {*sample["x_label"], *sample["target"]} == {"x", "y"}
 
 
 def test_a_plot_of_several_features_is_over_the_prediction(evaluation):
@@ -145,7 +145,7 @@ def test_a_plot_of_several_features_is_over_the_prediction(evaluation):
     sample = pd.read_csv(PLOTS / "fit.csv")
     assert sample["x"].tolist() == sorted(sample["predicted"])
     assert sample["exact"].isna().all()
-    assert {*sample["x_label"], *sample["y_label"]} == {"mpg, predicted", "mpg, actual"}
+    assert {*sample["x_label"], *sample["target"]} == {"mpg, predicted", "mpg"}
 
 
 def test_a_figure_that_cannot_be_drawn_leaves_the_old_results(evaluation, capfd):

@@ -13,7 +13,7 @@ FIT = {
     "exact": ["0.05", "1.05", "2.05"],
     "residual": ["0.1", "-0.1", "0.1"],
     "x_label": ["dose ($)"] * 3,
-    "y_label": ["a very long name of a column " * 5] * 3,
+    "target": ["a very long name of a column " * 5] * 3,
 }
 
 
@@ -46,7 +46,7 @@ def test_the_panels_show_losses_fit_and_residuals_with_the_columns_names():
 def test_what_there_is_not_is_not_drawn():
     found = panels(draw(history(["1.0"], [""]), FIT | {"exact": [""] * 3}))
     assert legend(found["Loss"]) == ["training"]
-    assert legend(found["Fit"]) == ["data", "model"]
+    assert legend(found["Fit"]) == ["data", "actual = predicted"]
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ import threading
 import urllib.parse
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import pandas as pd
 import pytest
 
 from tests.conftest import ROOT, command
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 LIBRARIES = ROOT / ".ci/node_modules"
+HOSTILE = 'a.b[0]."q" </script><script>document.title=1</script> <DVC_METRIC_X> $y_1$ \\ %'
 JOBS = {
     "default": {"train.lr": "0.01"},
     "norris": {
@@ -27,6 +29,10 @@ JOBS = {
     "network": {
         "prepare.source": "auto_mpg.csv", "prepare.target": "mpg", "prepare.missing": "drop",
         "train.hidden": "[16]", "train.lr": "0.03",
+    },
+    "hostile": {
+        "prepare.source": "hostile.csv", "prepare.target": f"'{HOSTILE}'",
+        "evaluate.plot_rows": "1",
     },
 }  # fmt: skip
 # Collects errors from the start; at the end says of each picture how many colours it has.
@@ -48,7 +54,8 @@ addEventListener("load", () => setTimeout(() => {
   const drawn = {};
   for (const picture of document.querySelectorAll("canvas, img"))
     drawn[picture.getAttribute("src") || picture.closest("[id]").id] = colours(picture);
-  document.body.setAttribute("data-result", encodeURIComponent(JSON.stringify({errors, drawn})));
+  const result = {errors, drawn, title: document.title};
+  document.body.setAttribute("data-result", encodeURIComponent(JSON.stringify(result)));
 }, 3000));
 </script>"""
 
@@ -62,6 +69,8 @@ def folders(finished, tmp_path_factory):
         folder = shutil.copytree(finished, tmp_path_factory.mktemp(job) / "copy")
         words = [word for name, value in JOBS[job].items() for word in ("-S", f"{name}={value}")]
         shutil.copy(ROOT / "tests/data/auto_mpg.csv", folder / "data/raw")
+        table = pd.DataFrame({"x": range(100), HOSTILE: range(100)})
+        table.to_csv(folder / "data/raw/hostile.csv", index=False)
         end = command(folder, "dvc", "exp", "run", *words)
         assert end.returncode == 0, end.stderr
         end = command(folder, "dvc", "plots", "diff")
@@ -81,9 +90,9 @@ def test_every_placeholder_of_the_page_is_filled(folders, job):
 
 def test_axes_have_the_names_of_columns(folders):
     page = (folders("default") / "dvc_plots/index.html").read_text()
-    for text in ("mean loss", "validation_loss", "least squares", "y, actual \\u2212 predicted"):
+    for text in ("mean loss", "validation_loss", "least squares", ", actual \\u2212 predicted"):
         assert text in page
-    assert {'"x_label": "x"' in page, '"y_label": "y"' in page} == {True}
+    assert {'"x_label": "x"' in page, '"target": "y"' in page} == {True}
     assert (
         '"x_label": "mpg, predicted"' in (folders("network") / "dvc_plots/index.html").read_text()
     )
@@ -118,6 +127,7 @@ def test_a_browser_draws_every_plot_without_an_error(folders, tmp_path, job):
     assert encoded, end.stdout[-2000:] + end.stderr
     result = json.loads(urllib.parse.unquote(encoded[1]))
     assert result["errors"] == []
+    assert result["title"] == "Plots", "a name is no program"
     revisions = ("workspace", "HEAD")
     figures = {f"static/{name}_metrics_plots_figure.svg" for name in revisions}
     assert result["drawn"].keys() == {"loss", "fit", "residuals"} | figures

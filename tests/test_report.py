@@ -56,9 +56,22 @@ def test_a_worse_model_fails_the_check(branch, old, new, sentence):
     assert f"**{sentence}" in end.stdout
 
 
-def test_a_base_that_does_not_exist_is_said(finished, tmp_path):
+@pytest.mark.parametrize("base", [["nowhere"], [""], []])
+def test_a_base_that_does_not_exist_is_said(finished, tmp_path, base):
     folder = shutil.copytree(finished, tmp_path / "copy")
-    end = command(folder, "python", ".ci/report.py", "nowhere")
+    end = command(folder, "python", ".ci/report.py", *base)
     assert end.returncode == 1
-    assert "nowhere" in end.stderr
+    assert f"rev-parse --verify {''.join(base)}^{{commit}}` failed: fatal" in end.stderr
     assert "Traceback" not in end.stderr
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"test": {"rmse": null}}', '{"test": {"rmse": NaN}}']
+)
+def test_scores_that_are_none_fail_the_check(finished, tmp_path, content):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    (folder / "metrics/evaluation.json").write_text(content)
+    end = command(folder, "python", ".ci/report.py", "HEAD")
+    assert end.returncode == 1
+    assert "Traceback" not in end.stderr
+    assert len(end.stderr.splitlines()) == 1

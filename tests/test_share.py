@@ -142,6 +142,27 @@ def test_what_one_clone_has_pushed_another_fetches_and_runs_nothing(finished, tm
     assert ran <= {"evaluate", "save"}, "a training that was pushed earlier is fetched, not run"
 
 
+@pytest.mark.parametrize("content", [b"[]", b"[{"])
+def test_a_damaged_list_of_files_is_said_and_cured(finished, tmp_path, content):
+    storage = tmp_path / "storage"
+    first = share(finished, tmp_path, [["add", "--default", "shared", str(storage)]])
+    lock = yaml.safe_load((first / "dvc.lock").read_text())["stages"]["prepare"]["outs"]
+    [md5] = [out["md5"] for out in lock]
+    assert md5.endswith(".dir")
+    listed = storage / "files/md5" / md5[:2] / md5[2:]
+    listed.chmod(0o644)
+    listed.write_bytes(content)
+    second = clone(first, tmp_path / "second")
+    end = command(second, "dvc", "repro", "--pull")
+    assert end.returncode != 0
+    assert "ERROR" in end.stderr
+    listed.unlink()
+    dvc(first, "push")
+    dvc(second, "repro", "--pull", "--force")
+    for name in OUTPUTS:
+        assert contents(second / name) == contents(first / name)
+
+
 def test_a_corrupted_object_is_detected_and_computed_again(finished, tmp_path, remote, request):
     first = share(finished, tmp_path, remote)
     lock = yaml.safe_load((first / "dvc.lock").read_text())["stages"]["train"]["deps"]

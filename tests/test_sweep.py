@@ -1,0 +1,35 @@
+"""`make sweep`: several experiments by DVC's queue, and how it ends when one of them fails."""
+
+import shutil
+
+import pytest
+
+from tests.conftest import command
+
+
+def test_an_experiment_that_fails_fails_the_sweep_and_shows_its_log(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    sweep = "train.lr=choice(-1, 0.05) train.hidden=[]"
+    end = command(folder, "python", ".ci/sweep.py", "2", sweep)
+    assert end.returncode == 1
+    assert end.stdout.count("params.yaml: `train.lr` must be greater than 0. Got -1.") == 1
+    assert end.stderr.splitlines()[-1] == (
+        "sweep: 1 of 2 experiments did not succeed; see their logs above. `dvc queue remove"
+        " --failed` forgets those that failed."
+    )
+    names = command(folder, "dvc", "exp", "list", "--name-only").stdout.split()
+    assert len(names) == 1, "the other is kept"
+
+
+@pytest.mark.parametrize(
+    ("workers", "sweep"), [("0", "train.lr=1"), ("abc", "train.lr=1"), ("2", ""), ("2", " ")]
+)
+def test_a_sweep_that_cannot_be_is_refused_and_queues_nothing(finished, tmp_path, workers, sweep):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    end = command(folder, "python", ".ci/sweep.py", workers, sweep)
+    assert end.returncode == 1
+    assert end.stderr == (
+        "sweep: give 1 to 99 workers, and what to try: make sweep WORKERS=2"
+        f" SWEEP='train.lr=choice(0.1,0.3)'. Got WORKERS={workers} SWEEP='{sweep}'.\n"
+    )
+    assert "No experiment tasks" in command(folder, "dvc", "queue", "status").stdout
