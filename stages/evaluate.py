@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stages.parts.device import choose_device, set_numerics
-from stages.parts.errors import UserError, run
+from stages.parts.errors import UserError
 from stages.parts.files import (
     EVALUATION,
     PLOTS,
@@ -28,6 +28,7 @@ from stages.parts.files import (
 from stages.parts.least_squares import LeastSquares, least_squares
 from stages.parts.model import Model, formula
 from stages.parts.params import load_params
+from stages.parts.process import run
 from stages.parts.scores import Predict, scores
 from stages.parts.split import Split, block_rows, read_statistics
 
@@ -35,7 +36,7 @@ FIGURE = "stages.parts.figure"
 # Read by numpy and matplotlib when they are imported: kernels that every x86-64 CPU has, for the
 # products of coordinates, and a folder for their list of fonts in the project, not in the home.
 FIGURE_ENVIRONMENT = {"OPENBLAS_CORETYPE": "Prescott", "MPLCONFIGDIR": ".cache/matplotlib"}
-FIT_COLUMNS = ["x", "actual", "predicted", "exact", "residual", "x_label", "y_label"]
+FIT_COLUMNS = ["x", "actual", "predicted", "exact", "residual", "x_label", "target"]
 
 
 def main() -> None:
@@ -108,7 +109,8 @@ def sample_fit(
     """Rows of fit.csv: ``num_rows`` rows of ``split`` at even distances, or all if they are fewer.
 
     ``x`` is the one feature or, where there are several, the prediction, and the rows are sorted by
-    it. Each row repeats the labels of the axes: nothing else tells them to a plot.
+    it. Each row repeats the names for the axes: nothing else tells them to a plot. They hold no
+    `<`, which could end the script of DVC's page.
     """
     num_rows = min(num_rows, split.num_rows)
     chosen = np.arange(num_rows) * split.num_rows // num_rows
@@ -123,13 +125,14 @@ def sample_fit(
         predicted = predict(inputs)[:, 0].tolist()
     if len(split.features) == 1:
         x, best = inputs[:, 0].tolist(), exact.predict(inputs)[:, 0].tolist()
-        labels = split.features[0], split.target
+        x_label = split.features[0]
     else:
         x, best = predicted, [""] * num_rows
-        labels = f"{split.target}, predicted", f"{split.target}, actual"
+        x_label = f"{split.target}, predicted"
+    names = [name.replace("<", "‹") for name in (x_label, split.target)]
     columns = x, actual, predicted, best
     for row in sorted(zip(*columns, strict=True), key=itemgetter(0)):
-        yield *row, row[1] - row[2], *labels
+        yield *row, row[1] - row[2], *names
 
 
 if __name__ == "__main__":

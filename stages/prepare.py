@@ -10,11 +10,12 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.parts.errors import UserError, run
+from stages.parts.errors import UserError
 from stages.parts.exact_sum import exact_mean, exact_sum
 from stages.parts.files import PREPARED, RAW, output_folder, write_json
 from stages.parts.line import line
 from stages.parts.params import PrepareParams, load_params
+from stages.parts.process import run
 from stages.parts.split import SPLITS, Split, SplitWriter, Statistics, split_labels
 from stages.parts.table import Batches, choose_columns, read_table
 

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from stages.parts.errors import UserError, run
+from stages.parts.errors import UserError
 from stages.parts.files import EVALUATION, RELEASE, WEIGHTS, output_folder, read_json
 from stages.parts.params import load_params
+from stages.parts.process import run
 
 PROOF = "stages.parts.proof"
 

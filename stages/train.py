@@ -13,12 +13,13 @@ from torch.nn import functional
 
 from stages.parts.batches import Rows, batches, block_size, blocks, load_rows
 from stages.parts.device import choose_device, set_numerics
-from stages.parts.errors import UserError, run
+from stages.parts.errors import UserError
 from stages.parts.files import (
     HISTORY,
     PREPARED,
     STATISTICS,
     TRAINED,
+    WEIGHTS,
     output_folder,
     write_csv,
 )
@@ -27,12 +28,14 @@ from stages.parts.gradient import backward, mean_loss
 from stages.parts.lbfgs import LBFGS
 from stages.parts.model import Model
 from stages.parts.params import TrainParams, load_params
+from stages.parts.process import run
 from stages.parts.progress import progress
 from stages.parts.ranks import Ranks, join_ranks, start_ranks
+from stages.parts.resume import Resume, resumable
 from stages.parts.split import Split, Statistics, read_statistics
+from stages.parts.state import History, State
 
 Loss = Callable[..., Tensor]
-History = list[tuple[int, float, float | None]]  # epoch, train_loss, validation_loss
 
 LOSSES: dict[str, Loss] = {
     "mse": functional.mse_loss,
@@ -50,17 +53,20 @@ def main() -> None:
     device = choose_device(params.device, getattr(torch, training.dtype))
     model = build_model(params.train, training, read_statistics(training)).to(device)
     with join_ranks() as ranks:
+        digests = fingerprint(params.train, device, [training.path, validation.path, STATISTICS])
         if ranks.num_ranks > 1:
-            files = [training.path, validation.path, STATISTICS]
             ranks.require_equal(code_digest())
-            ranks.require_equal(fingerprint(params.train, device, files))
+            ranks.require_equal(digests)
         rows = load_rows(training, model), load_rows(validation, model)
-        history = train(params.train, model, *rows, ranks)
-    if ranks.rank > 0:
-        return
-    with output_folder(TRAINED) as folder:
-        (folder / "weights.safetensors").write_bytes(model.to_bytes(device))
-        write_csv(folder / HISTORY.name, ["epoch", "train_loss", "validation_loss"], thin(history))
+        with resumable(digests, ranks, params.train.epochs) as resume:
+            history = train(params.train, model, *rows, ranks, resume)
+            if ranks.rank > 0:
+                return
+            with output_folder(TRAINED) as folder:
+                (folder / WEIGHTS.name).write_bytes(model.to_bytes(device))
+                names = ["epoch", "train_loss", "validation_loss"]
+                write_csv(folder / HISTORY.name, names, thin(history))
+            resume.delete()
     print(
         f"train: {history[-1][0]} epochs on {device}, {training.num_rows} rows;"
         f" learned {model.describe()}"
@@ -83,9 +89,16 @@ def build_model(params: TrainParams, training: Split, statistics: Statistics) ->
 
 
 def train(
-    params: TrainParams, model: Model, training: Rows, validation: Rows, ranks: Ranks
+    params: TrainParams,
+    model: Model,
+    training: Rows,
+    validation: Rows,
+    ranks: Ranks,
+    resume: Resume,
 ) -> History:
     """Train for ``params.epochs``; with ``patience``, stop early and keep the best network.
+
+    Stopping and resuming changes no bit of the result.
 
     Returns:
         After each epoch its number, the mean loss of its steps, each before its update, and the
@@ -110,25 +123,27 @@ def train(
 
         return optimizer.step(closure)
 
-    history: History = []
-    best_loss, best_epoch, best_network = math.inf, 0, model.network.state_dict()
-    for epoch in progress("train: epoch", params.epochs, is_shown=ranks.rank == 0):
-        total_loss = 0.0
-        for batch in batches(training, params.batch_size, params.seed, epoch):
-            total_loss += step(batch) * batch.num_rows
+    state = State(model.network, optimizer)
+    resume.restore(state)
+    is_shown = ranks.rank == 0
+    for epoch in progress("train: epoch", params.epochs, first=state.epoch, is_shown=is_shown):
+        for batch in batches(training, params.batch_size, params.seed, epoch, state.step):
+            state.total_loss += step(batch) * batch.num_rows
+            state.step += 1
+            resume.save_if_due(state)
         validation_loss = mean_loss(loss_of, blocks(validation, size), ranks)
-        history.append((epoch + 1, total_loss / training.num_rows, validation_loss))
-        require_finite(history[-1], params)
+        state.end_epoch(training.num_rows, validation_loss)
+        require_finite(state.history[-1], params)
         if params.patience and validation_loss is not None:
-            if validation_loss < best_loss:
-                best_loss, best_epoch = validation_loss, epoch
-                best_network = copy.deepcopy(model.network.state_dict())
-            elif epoch - best_epoch >= params.patience:
+            if validation_loss < state.best_loss:
+                state.best_loss, state.best_epoch = validation_loss, epoch
+                state.best_network = copy.deepcopy(model.network.state_dict())
+            elif epoch - state.best_epoch >= params.patience:
                 break
-    if params.patience:
-        model.network.load_state_dict(best_network)
+    if state.best_network:
+        model.network.load_state_dict(state.best_network)
     require_finite((params.epochs, *(p.abs().max().item() for p in parameters)), params)
-    return history
+    return state.history
 
 
 def build_optimizer(params: TrainParams, parameters: list[nn.Parameter]) -> optim.Optimizer:

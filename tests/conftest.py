@@ -103,9 +103,10 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 def without_override() -> None:
-    """Give up root's right to write everywhere: PR_CAPBSET_DROP of CAP_DAC_OVERRIDE."""
+    """Give up root's right to write and read everywhere: PR_CAPBSET_DROP of CAP_DAC_…."""
     if os.geteuid() == 0:
-        ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
+        for override in (1, 2):
+            ctypes.CDLL(None).prctl(24, override, 0, 0, 0)
 
 
 @pytest.fixture(scope="session")

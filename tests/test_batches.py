@@ -30,6 +30,14 @@ def test_every_epoch_visits_each_row_once_in_batches_of_the_given_size(num_rows,
     assert 1 <= len(epoch_batches[-1]) <= batch_size
 
 
+@given(st.integers(1, 50), st.none() | st.integers(1, 60))
+def test_an_epoch_entered_at_a_step_goes_on_with_the_rest_of_its_batches(num_rows, batch_size):
+    whole = drawn(num_rows, batch_size)
+    for step in range(len(whole) + 1):
+        rest = batches(rows(num_rows), batch_size, 0, 0, first_step=step)
+        assert [batch.inputs[:, 0].tolist() for batch in rest] == whole[step:]
+
+
 def test_inputs_and_targets_stay_together():
     for batch in batches(rows(300_000), 1000, seed=3, epoch=4):
         assert torch.equal(batch.inputs + 0.5, batch.targets)

@@ -2,7 +2,8 @@ import errno
 
 import pytest
 
-from stages.parts.errors import UserError, run
+from stages.parts.errors import UserError
+from stages.parts.process import run
 
 
 def refuse():

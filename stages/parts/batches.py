@@ -65,22 +65,25 @@ def blocks(rows: Rows, size: int) -> list[Rows]:
     ]
 
 
-def batches(rows: Rows, batch_size: int | None, seed: int, epoch: int) -> Iterator[Rows]:
+def batches(
+    rows: Rows, batch_size: int | None, seed: int, epoch: int, first_step: int = 0
+) -> Iterator[Rows]:
     """Yield each row once, ``batch_size`` at a time: a function of the seed and the epoch alone.
 
-    ``None`` is all rows at once, in the table's order.
+    ``None`` is all rows at once, in the table's order. Those before ``first_step`` are left out.
     """
     if batch_size is None:
-        yield rows
+        yield from [rows][first_step:]
         return
     generator = np.random.default_rng([seed, SHUFFLE, epoch])
-    order = torch.from_numpy(generator.permutation(rows.num_rows)).to(rows.inputs.device)
+    order = torch.from_numpy(generator.permutation(rows.num_rows)[first_step * batch_size :])
+    order = order.to(rows.inputs.device)
     size = block_rows(rows.inputs.shape[1] + 1)
 
     def gather(chosen: Tensor) -> Rows:
         return Rows(rows.inputs[chosen], rows.targets[chosen])
 
     portions = order.split(batch_size * max(1, size // batch_size))  # about a block each
-    for portion in in_order(gather, portions):
+    for portion in in_order(gather, portions if len(order) else []):
         for pair in zip(*(tensor.split(batch_size) for tensor in portion), strict=True):
             yield Rows(*pair)

@@ -12,8 +12,9 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from stages.parts.errors import UserError, run
+from stages.parts.errors import UserError
 from stages.parts.files import HISTORY
+from stages.parts.process import run
 
 GREY, BLUE, ORANGE = "#7b7b7b", "#1f83cc", "#d55e00"  # told apart by colour-blind people too
 STYLE: dict[Any, Any] = {
@@ -89,10 +90,12 @@ def _draw_fit(panel: Any, fit: Table) -> None:
     panel.scatter(
         x, _numbers(fit["actual"]), s=6, color=GREY, linewidths=0, alpha=0.8, label="data"
     )
-    panel.plot(x, _numbers(fit["predicted"]), color=BLUE, label="model")
-    if all(fit["exact"]):
+    is_curve = all(fit["exact"])
+    label = "model" if is_curve else "actual = predicted"
+    panel.plot(x, _numbers(fit["predicted"]), color=BLUE, label=label)
+    if is_curve:
         panel.plot(x, _numbers(fit["exact"]), color=ORANGE, linestyle="--", label="least squares")
-    labels = [shorten(fit[name][0], MAX_LABEL, placeholder=" …") for name in ("x_label", "y_label")]
+    labels = [shorten(fit[name][0], MAX_LABEL, placeholder=" …") for name in ("x_label", "target")]
     panel.set(title="Fit", xlabel=labels[0], ylabel=labels[1])
     panel.legend()
 

@@ -1,6 +1,7 @@
 """The project's folders, and files that appear whole or not at all."""
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.parts.errors import UserError
+from stages.parts.process import require_parent
 
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
@@ -27,13 +29,22 @@ PLOTS = Path("metrics/plots")
 def output_folder(folder: Path) -> Iterator[Path]:
     """Yield a draft folder that takes the place of ``folder`` once everything in it is written.
 
-    On an error the draft is deleted and ``folder`` is left as it was.
+    On an error the draft is deleted and ``folder`` is left as it was. Drafts that killed processes
+    have left are deleted; another process's, which it has locked, is not touched.
     """
-    draft, old = (folder.with_name(f".{folder.name}.{name}") for name in ("draft", "old"))
-    _remove(draft)
-    draft.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in sorted(folder.parent.glob(f".{folder.name}.*.draft")):
+        lock = lock_folder(left)
+        if lock is not None:
+            _remove(left)
+            os.close(lock)
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
+    old = folder.with_name(f".{folder.name}.old")
+    draft.mkdir()
+    lock = lock_folder(draft)
     try:
         yield draft
+        require_parent()
         _remove(old)
         if os.path.lexists(folder):
             folder.rename(old)
@@ -42,6 +53,24 @@ def output_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         _remove(draft)
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def lock_folder(folder: Path, *, waits: bool = False) -> int | None:
+    """Lock a folder until the descriptor is closed or this process ends.
+
+    Returns:
+        An open descriptor; None if another process has the lock and this one does not wait.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _remove(path: Path) -> None:

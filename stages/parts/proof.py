@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from stages.parts.errors import UserError, run
+from stages.parts.errors import UserError
 from stages.parts.files import PREPARED, WEIGHTS
 from stages.parts.model import Model
+from stages.parts.process import run
 from stages.parts.split import Split
 
 

@@ -39,6 +39,18 @@ class Ranks:
             distributed.all_reduce(torch.from_numpy(partial.bins))
         return partial.total()
 
+    def share(self, content: bytes) -> bytes:
+        """Rank 0's ``content``, in every rank."""
+        if self.num_ranks == 1:
+            return content
+        size = torch.tensor(len(content))
+        distributed.broadcast(size, 0)
+        buffer = torch.zeros(int(size), dtype=torch.uint8)
+        if self.rank == 0:
+            buffer.numpy()[:] = np.frombuffer(content, np.uint8)
+        distributed.broadcast(buffer, 0)
+        return buffer.numpy().tobytes()
+
     def require_equal(self, digests: Mapping[str, bytes]) -> None:
         """Check that all ranks have the same digests, of 32 bytes each.
 

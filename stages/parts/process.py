@@ -1,0 +1,87 @@
+"""A stage as a process: it ends with one sentence, or with the processes that wait for it."""
+
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from stages.parts.errors import UserError
+
+POLL_SECONDS = 1.0
+PROC = Path("/proc")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage; what a user can cause ends it with its sentence and exit status 1.
+
+    When the process is an orphan it gets a SIGTERM within seconds.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the sign ·
+    threading.Thread(target=_end_as_orphan, daemon=True).start()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"{where}{error.strerror or error}. Check the permissions and the free space.")
+
+
+def require_parent() -> None:
+    """Raise UserError if nobody waits for this process's outputs: who comes next writes its own."""
+    if is_orphan():
+        raise UserError("Nothing is written: DVC, which waited for it, has been killed.")
+
+
+def is_orphan() -> bool:
+    """Whether DVC, torchrun or another stage started this process, and has died since."""
+    return any(_stat(pid)[0] != start for pid, start in _starters())
+
+
+def _end_as_orphan() -> None:
+    while not is_orphan():
+        time.sleep(POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@cache
+def _starters() -> list[tuple[int, str]]:
+    """The processes above this one that run our stages, and DVC above them: number and start."""
+    starters: list[tuple[int, str]] = []
+    # DVC may start a shell with our command in its own, and that shell the stage.
+    mark = b"stages." if "DVC_STAGE" in os.environ else b"\0-m\0stages."
+    child, pid = os.getpid(), os.getppid()
+    while pid:
+        start, parent = _stat(pid)
+        is_ours = mark in _command(pid)
+        if not is_ours:
+            if "DVC_STAGE" in os.environ:
+                # What DVC starts is in its session. Another session's process takes in orphans.
+                is_dvc = start and os.getsid(pid) == os.getsid(child)
+                starters.append((pid, start if is_dvc else "died before"))
+            break
+        starters.append((pid, start))
+        child, pid = pid, parent
+    return starters
+
+
+def _stat(pid: int) -> tuple[str, int]:
+    """When a process started, and its parent's number; nothing of one that has died."""
+    try:
+        fields = (PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "", 0
+    return ("", 0) if fields[0] in "ZX" else (fields[19], int(fields[1]))
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return (PROC / f"{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

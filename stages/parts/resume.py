@@ -1,0 +1,163 @@
+"""Where a training that was stopped goes on: its state, outside the outputs, by its fingerprint."""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from types import FrameType
+
+from stages.parts.files import lock_folder
+from stages.parts.ranks import Ranks
+from stages.parts.state import State
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+INTERVAL_SECONDS = 2.0
+SHARE = 0.02  # of the time, at most, for saving
+KEPT_SECONDS = 30 * 24 * 3600  # after its last save, a state that nobody has gone on from
+
+
+class Resume:
+    """The saved state of one training; rank 0 keeps it, for all ranks."""
+
+    def __init__(self, folder: Path, ranks: Ranks, num_epochs: int) -> None:
+        self._path = folder / "state"
+        self._ranks = ranks
+        self._num_epochs = num_epochs
+        self._next_save = time.monotonic() + INTERVAL_SECONDS
+        self._can_save = ranks.rank == 0
+        self._signal = 0
+
+    def stop(self, signum: int, _frame: FrameType | None) -> None:
+        """Handle a signal: end after this step, or at once if it comes again.
+
+        Ranks leave it to rank 0, whose step needs them; torchrun kills those that stay too long.
+        """
+        self._signal = signum
+        if self._ranks.num_ranks == 1:
+            for each in SIGNALS:
+                signal.signal(each, signal.SIG_DFL)
+
+    def restore(self, state: State) -> None:
+        """Go on where a training of the same fingerprint was stopped, if one was."""
+        content = self._ranks.share(self._read())
+        if not content:
+            return
+        try:
+            state.restore(content)
+        except ValueError:
+            if self._ranks.rank == 0:
+                damaged = self._path.replace(self._path.with_name("damaged"))
+                sys.stderr.write(
+                    f"train: {self._path} was damaged, and is now {damaged.name}; training starts"
+                    " anew.\n"
+                )
+            return
+        if self._ranks.rank == 0:
+            print(f"train: resumed at {self._where(state)}", flush=True)
+
+    def _read(self) -> bytes:
+        """The saved state; nothing if there is none."""
+        try:
+            return (self._path.read_bytes() or b"empty") if self._ranks.rank == 0 else b""
+        except FileNotFoundError:
+            return b""
+        except OSError:
+            return b"unreadable"
+
+    def save_if_due(self, state: State) -> None:
+        """Save after a few seconds; save and end after a signal."""
+        start = time.monotonic()
+        if self._ranks.rank > 0 or not (self._signal or start >= self._next_save):
+            return
+        saved = self._save(state.to_bytes())
+        seconds = time.monotonic() - start
+        self._next_save = start + max(INTERVAL_SECONDS, seconds / SHARE)
+        if self._signal:
+            outcome = f"the next run goes on from {self._where(state)}" if saved else "not saved"
+            name = signal.Signals(self._signal).name
+            signal.signal(self._signal, signal.SIG_DFL)
+            try:
+                print(f"train: stopped by {name}; {outcome}", flush=True)
+            finally:  # also where nobody reads it any more
+                os.kill(os.getpid(), self._signal)
+
+    def _save(self, content: bytes) -> bool:
+        """Write aside, flush and rename; training goes on without, where this is impossible."""
+        draft = self._path.with_name(".state.draft")
+        try:
+            with draft.open("wb") as file:
+                file.write(content)
+                os.fsync(file.fileno())
+            draft.replace(self._path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            if self._can_save:
+                sys.stderr.write(
+                    f"train: {self._path} cannot be written: {error.strerror}. Training goes on; if"
+                    " it is stopped, it starts from what was saved before.\n"
+                )
+            self._can_save = False
+            return False
+        return True
+
+    def _where(self, state: State) -> str:
+        step = f", step {state.step}" if state.step else ""
+        return f"epoch {state.epoch} of {self._num_epochs}{step}"
+
+    def delete(self) -> None:
+        """Forget the state: what it led to is written."""
+        if self._ranks.rank == 0:
+            shutil.rmtree(self._path.parent)
+
+
+@contextmanager
+def resumable(fingerprint: Mapping[str, bytes], ranks: Ranks, num_epochs: int) -> Iterator[Resume]:
+    """Keep other trainings of this fingerprint out; let this one save at a signal, then end."""
+    digest = sha256(b"".join(value for _, value in sorted(fingerprint.items())))
+    folder = Path(os.environ.get("DVC_ROOT", "."), ".resume", digest.hexdigest()[:32])
+    resume = Resume(folder, ranks, num_epochs)
+    lock = None
+    if ranks.rank == 0:
+        lock = _lock(folder)
+        _delete_old(folder.parent)
+    handlers = {each: signal.signal(each, resume.stop) for each in SIGNALS}
+    try:
+        yield resume
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """Make the folder and lock it; wait while another training has it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = lock_folder(folder)
+            if lock is None:
+                pid = (folder / "pid").read_text()
+                print(f"train: process {pid} trains the same; waiting for its end", flush=True)
+                lock = lock_folder(folder, waits=True)
+                assert lock is not None
+            if os.path.samestat(folder.stat(), os.fstat(lock)):
+                (folder / "pid").write_text(str(os.getpid()))
+                return lock
+        except FileNotFoundError:  # who had it before has just deleted it, or not yet named itself
+            time.sleep(0.1)
+
+
+def _delete_old(folder: Path) -> None:
+    """Delete the states that were last saved long ago."""
+    for old in sorted(folder.iterdir()):
+        if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+            lock = lock_folder(old)
+            if lock is not None:
+                shutil.rmtree(old)
+                os.close(lock)

@@ -1,0 +1,93 @@
+"""A training between two of its steps: all that decides the rest of it."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn, optim
+
+History = list[tuple[int, float, float | None]]  # epoch, train_loss, validation_loss
+NUM_DIGEST_BYTES = 32
+
+
+@dataclass
+class State:
+    """What is complete so far, and the best network so far if training may stop early."""
+
+    network: nn.Module
+    optimizer: optim.Optimizer
+    epoch: int = 0
+    step: int = 0  # in this epoch
+    total_loss: float = 0.0  # of this epoch's steps, each times its rows
+    history: History = field(default_factory=list)
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    best_network: dict[str, Tensor] = field(default_factory=dict)
+
+    def end_epoch(self, num_rows: int, validation_loss: float | None) -> None:
+        """Note the losses, and begin the next epoch."""
+        self.epoch += 1
+        self.history.append((self.epoch, self.total_loss / num_rows, validation_loss))
+        self.step, self.total_loss = 0, 0.0
+
+    def to_bytes(self) -> bytes:
+        """The SHA-256 of what follows, then a safetensors file: no code, every number exact."""
+        values = {
+            name: getattr(self, name)
+            for name in ("epoch", "step", "total_loss", "best_loss", "best_epoch", "best_network")
+        }
+        values["network"] = self.network.state_dict()
+        values["optimizer"] = self.optimizer.state_dict()
+        rows = [[row[0], row[1], math.nan if row[2] is None else row[2]] for row in self.history]
+        values["history"] = torch.tensor(rows, dtype=torch.float64)
+        tensors: dict[str, Tensor] = {}
+        content = save(tensors, {"state": json.dumps(_pack(values, tensors))})
+        return sha256(content).digest() + content
+
+    def restore(self, content: bytes) -> None:
+        """Go back to the state that `to_bytes` wrote.
+
+        Raises:
+            ValueError: If it is not what that wrote, byte for byte.
+        """
+        digest, content = content[:NUM_DIGEST_BYTES], content[NUM_DIGEST_BYTES:]
+        if sha256(content).digest() != digest:
+            raise ValueError("the SHA-256 is another")
+        size = int.from_bytes(content[:8], "little")
+        text = json.loads(content[8 : 8 + size])["__metadata__"]["state"]
+        values = _unpack(json.loads(text), load(content))
+        self.network.load_state_dict(values.pop("network"))
+        self.optimizer.load_state_dict(values.pop("optimizer"))
+        self.history = [
+            (int(epoch), loss, None if math.isnan(validation_loss) else validation_loss)
+            for epoch, loss, validation_loss in values.pop("history").tolist()
+        ]
+        for name, value in values.items():
+            setattr(self, name, value)
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The value as JSON can hold it; its tensors go to ``tensors``, under the names left behind."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"items": [[key, _pack(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_pack(item, tensors) for item in value]
+    return value
+
+
+def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "tensor" in value:
+        return tensors[value["tensor"]]
+    return {key: _unpack(item, tensors) for key, item in value["items"]}

@@ -1,0 +1,402 @@
+"""A training that is stopped anywhere goes on to the same bits; nobody else writes meanwhile."""
+
+import errno
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stages import prepare, train
+from stages.parts import resume as module
+from stages.parts.files import TRAINED, lock_folder
+from tests.conftest import ROOT, command, contents, without_override
+
+JOBS = {
+    "line": {"train.epochs": 9},
+    "batches": {"train.batch_size": 200, "train.epochs": 3},
+    "adam": {"train.optimizer": "adam", "train.hidden": [4], "train.batch_size": 300,
+             "train.epochs": 3},
+    "lbfgs": {"train.optimizer": "lbfgs", "train.lr": 1.0, "train.epochs": 6,
+              "prepare.dtype": "float64", "train.hidden": [3]},
+    "patience": {"train.lr": 0.9, "train.patience": 2, "train.epochs": 60, "train.batch_size": 350},
+    "no validation": {"prepare.validation": 0, "train.epochs": 5},
+}  # fmt: skip
+SAVE = module.Resume.save_if_due
+RESUMED = re.compile(r"train: resumed at epoch \d+ of \d+(, step \d+)?\n")
+
+
+class Killed(BaseException):
+    """Ends a training in the middle, as a signal does that cannot be caught."""
+
+
+@pytest.fixture
+def kill_after(monkeypatch):
+    """Let the training save at every step, and be killed after so many."""
+
+    def kill(num_steps):
+        monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.0)
+        monkeypatch.setattr(module, "SHARE", 1e9)
+        num_saves = 0
+
+        def save_and_count(self, state):
+            nonlocal num_saves
+            SAVE(self, state)
+            num_saves += 1
+            if num_saves == num_steps:
+                raise Killed
+
+        monkeypatch.setattr(module.Resume, "save_if_due", save_and_count)
+
+    return kill
+
+
+def state_files():
+    return sorted(Path(".resume").glob("*/state"))
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_training_killed_after_any_step_goes_on_to_the_same_bits(
+    workspace, change, kill_after, capsys, job
+):
+    change(JOBS[job])
+    prepare.main()
+    train.main()
+    expected = contents(TRAINED)
+    num_kills = 0
+    for num_steps in range(1, 100):
+        kill_after(num_steps)
+        try:
+            train.main()
+            break
+        except Killed:
+            num_kills += 1
+        assert len(state_files()) == 1
+        shutil.rmtree(TRAINED)
+        capsys.readouterr()
+        kill_after(-1)
+        train.main()
+        assert RESUMED.search(capsys.readouterr().out)
+        assert contents(TRAINED) == expected
+        assert not list(Path(".resume").iterdir()), "what led to an output is deleted"
+    assert num_kills >= 3
+
+
+def test_a_training_killed_again_and_again_ends_with_the_same_bits(workspace, change, kill_after):
+    change(JOBS["adam"])
+    prepare.main()
+    train.main()
+    expected = contents(TRAINED)
+    shutil.rmtree(TRAINED)
+    kill_after(1)
+    for _ in range(9):
+        with pytest.raises(Killed):
+            train.main()
+        kill_after(1)
+    train.main()
+    assert contents(TRAINED) == expected
+
+
+@pytest.mark.parametrize("changed", ["parameter", "data", "code"])
+def test_a_state_of_another_fingerprint_is_not_resumed(
+    workspace, change, kill_after, capsys, monkeypatch, changed
+):
+    change({"train.epochs": 9})
+    prepare.main()
+    kill_after(4)
+    with pytest.raises(Killed):
+        train.main()
+    kill_after(-1)
+    if changed == "parameter":
+        change({"train.lr": 0.05})
+    elif changed == "data":
+        change({"prepare.seed": 1})
+        prepare.main()
+    else:
+        monkeypatch.setattr(train, "fingerprint", lambda *_: {"code in stages/": b"other"})
+    train.main()
+    assert "resumed" not in capsys.readouterr().out
+    assert len(state_files()) == 1, "the other is kept"
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def replace_by_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+    "flipped": flip,
+    "emptied": lambda path: path.write_bytes(b""),
+    "a pickle": lambda path: path.write_bytes(pickle.dumps({"epoch": 1})),
+    "a folder": replace_by_a_folder,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_set_aside_and_training_starts_anew(
+    workspace, change, kill_after, capsys, damage
+):
+    change({"train.epochs": 9})
+    prepare.main()
+    train.main()
+    expected = contents(TRAINED)
+    kill_after(4)
+    with pytest.raises(Killed):
+        train.main()
+    kill_after(-1)
+    [path] = state_files()
+    DAMAGES[damage](path)
+    capsys.readouterr()
+    train.main()
+    printed = capsys.readouterr()
+    assert printed.err == f"train: {path} was damaged, and is now damaged; training starts anew.\n"
+    assert "resumed" not in printed.out
+    assert contents(TRAINED) == expected
+
+
+def test_a_state_that_may_not_be_read_is_set_aside(long_job):
+    folder, expected = long_job
+    start(folder).stop(signal.SIGTERM)
+    [path] = folder.glob(".resume/*/state")
+    path.chmod(0)
+    end = command(folder, *TRAIN, preexec_fn=without_override)
+    assert end.returncode == 0, end.stderr
+    assert "was damaged" in end.stderr
+    assert contents(folder / TRAINED) == expected
+
+
+def test_a_full_disk_stops_no_training_and_is_said_once(
+    workspace, change, kill_after, capsys, monkeypatch
+):
+    def no_space(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    change({"train.epochs": 9})
+    prepare.main()
+    train.main()
+    expected = contents(TRAINED)
+    kill_after(-1)
+    monkeypatch.setattr(module.os, "fsync", no_space)
+    train.main()
+    errors = capsys.readouterr().err
+    assert errors.count("cannot be written: No space left on device.") == 1
+    assert contents(TRAINED) == expected
+
+
+def test_states_that_nobody_wants_any_more_are_deleted(workspace, change):
+    change({"train.epochs": 2})
+    prepare.main()
+    day = 24 * 3600
+    ages = {"old": 31, "young": 29, "locked": 31}
+    for name, days in ages.items():
+        folder = Path(".resume", name)
+        folder.mkdir(parents=True)
+        (folder / "state").write_bytes(b"")
+        os.utime(folder, (time.time() - days * day,) * 2)
+    lock = lock_folder(Path(".resume/locked"))
+    train.main()
+    os.close(lock)
+    assert sorted(path.name for path in Path(".resume").iterdir()) == ["locked", "young"]
+
+
+# Processes.
+
+TRAIN = [sys.executable, "-m", "stages.train"]
+
+
+class Started:
+    """A running command in a session of its own, that has begun to train."""
+
+    def __init__(self, folder, words, environment):
+        names = ("PYTHON", "DVC", "ATEN", "MKL", "OMP")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(names)}
+        inherited["PATH"] = f"{Path(sys.executable).parent}:{inherited['PATH']}"
+        self.process = subprocess.Popen(
+            words, cwd=folder, env=inherited | environment, start_new_session=True, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def stop(self, signum):
+        """Send the first process a signal; what it has printed, once it has ended by it."""
+        self.process.send_signal(signum)
+        printed, _ = self.process.communicate(timeout=60)
+        assert self.process.returncode == -signum, printed
+        return printed
+
+
+def wait_until(holds, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def start(folder, words=TRAIN, **environment):
+    """Start a training, and wait until it has saved its state."""
+    path = folder / ".resume"
+    before = {file: file.stat().st_mtime for file in path.glob("*/state")}
+    started = Started(folder, words, environment)
+    wait_until(
+        lambda: any(file.stat().st_mtime != before.get(file) for file in path.glob("*/state"))
+    )
+    return started
+
+
+def pid_of(folder):
+    [path] = folder.glob(".resume/*/pid")
+    return int(path.read_text())
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def long_run(finished, tmp_path_factory):
+    """A copy of the project that has prepared a long training, and the bytes it ends with."""
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("long") / "project")
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("epochs: 200 ", "epochs: 25000 "))
+    end = command(folder, *TRAIN)
+    assert end.returncode == 0, end.stderr
+    expected = contents(folder / TRAINED)
+    shutil.rmtree(folder / TRAINED)
+    return folder, expected
+
+
+@pytest.fixture
+def long_job(long_run, tmp_path):
+    folder, expected = long_run
+    return shutil.copytree(folder, tmp_path / "project"), expected
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_saves_ends_the_process_as_usual_and_the_next_run_goes_on(long_job, signum):
+    folder, expected = long_job
+    printed = start(folder).stop(signum)
+    where = re.search(
+        rf"train: stopped by {signum.name}; the next run goes on from (.*)\n", printed
+    )
+    assert where, printed
+    assert "Traceback" not in printed
+    assert not (folder / TRAINED).exists()
+    end = command(folder, *TRAIN)
+    assert f"train: resumed at {where[1]}\n" in end.stdout
+    assert contents(folder / TRAINED) == expected
+
+
+def test_a_second_signal_ends_the_process_at_once(long_job):
+    folder, _ = long_job
+    params = folder / "params.yaml"
+    text = params.read_text().replace("rows: 1000 ", "rows: 400000 ")
+    params.write_text(text.replace("hidden: [] ", "hidden: [2000] "))  # a step takes many seconds
+    assert command(folder, sys.executable, "-m", "stages.prepare").returncode == 0
+    started = Started(folder, TRAIN, {})
+    wait_until(lambda: list(folder.glob(".resume/*/pid")))
+    time.sleep(1)
+    started.process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert started.process.poll() is None, "the step goes on"
+    printed = started.stop(signal.SIGTERM)
+    assert "stopped" not in printed
+    assert not list(folder.glob(".resume/*/state"))
+
+
+def test_a_trainer_saves_and_stops_when_dvc_has_died(long_job):
+    folder, expected = long_job
+    start(folder, ["dvc", "repro", "train"]).stop(signal.SIGKILL)
+    pid = pid_of(folder)
+    wait_until(lambda: not is_running(pid), seconds=10)
+    assert not (folder / TRAINED).exists()
+    end = command(folder, "dvc", "repro", "train")
+    assert end.returncode == 0, end.stderr
+    assert RESUMED.search(end.stdout)
+    assert contents(folder / TRAINED) == expected
+
+
+def test_a_trainer_started_by_hand_outlives_its_shell(long_job):
+    folder, expected = long_job
+    start(folder, ["sh", "-c", f"{sys.executable} -m stages.train & wait"]).stop(signal.SIGKILL)
+    wait_until((folder / TRAINED).exists)
+    assert contents(folder / TRAINED) == expected
+
+
+def test_a_second_trainer_waits_and_names_the_first(long_job):
+    folder, expected = long_job
+    first = start(folder)
+    with (folder / "second").open("w") as output:
+        second = subprocess.Popen(TRAIN, cwd=folder, stdout=output)
+    sentence = f"train: process {first.process.pid} trains the same; waiting for its end\n"
+    wait_until(lambda: (folder / "second").read_text() == sentence)
+    first.stop(signal.SIGTERM)
+    assert second.wait(60) == 0
+    assert RESUMED.search((folder / "second").read_text())
+    assert contents(folder / TRAINED) == expected
+
+
+def test_an_experiment_in_a_copy_resumes_from_another_copy(long_job):
+    folder, _ = long_job
+    words = ["dvc", "exp", "run", "--temp", "-S", "train.epochs=25001", "train"]
+    started = start(folder, words)
+    os.killpg(started.process.pid, signal.SIGKILL)
+    started.process.communicate()
+    end = command(folder, *words)
+    assert end.returncode == 0, end.stderr
+    assert RESUMED.search(end.stdout)
+    assert not list((folder / ".resume").iterdir())
+
+
+@pytest.fixture(scope="module")
+def large_run(tmp_path_factory):
+    """A folder with a prepared training of three blocks a step, and the bytes it ends with."""
+    folder = tmp_path_factory.mktemp("large")
+    params = (ROOT / "params.yaml").read_text()
+    params = params.replace("rows: 1000 ", "rows: 1000000 ").replace("epochs: 200 ", "epochs: 500 ")
+    (folder / "params.yaml").write_text(params)
+    shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("*.pyc"))
+    (folder / "data/raw").mkdir(parents=True)
+    assert command(folder, sys.executable, "-m", "stages.prepare").returncode == 0
+    assert command(folder, *TRAIN).returncode == 0
+    expected = contents(folder / TRAINED)
+    shutil.rmtree(folder / TRAINED)
+    return folder, expected
+
+
+@pytest.mark.parametrize(
+    ("killed", "torchrun"),
+    [("rank 0", None), ("another rank", None), ("all", "--standalone --nproc-per-node=3")],
+)
+def test_ranks_resume_with_another_number_of_them(large_run, tmp_path, killed, torchrun):
+    folder, expected = shutil.copytree(large_run[0], tmp_path / "copy"), large_run[1]
+    started = start(folder, TORCHRUN="--standalone --nproc-per-node=2")
+    rank_0 = pid_of(folder)
+    agent = started.process.pid
+    ranks = [int(pid) for pid in Path(f"/proc/{agent}/task/{agent}/children").read_text().split()]
+    assert rank_0 in ranks
+    assert len(ranks) == 2
+    chosen = {"rank 0": {rank_0}, "another rank": {*ranks} - {rank_0}, "all": {*ranks}}[killed]
+    for pid in chosen:
+        os.kill(pid, signal.SIGKILL)
+    started.process.communicate(timeout=60)
+    assert started.process.returncode == 1
+    assert not (folder / TRAINED).exists()
+    end = command(folder, *TRAIN, environment={"TORCHRUN": torchrun} if torchrun else {})
+    assert end.returncode == 0, end.stderr
+    assert RESUMED.search(end.stdout)
+    assert contents(folder / TRAINED) == expected

@@ -1,0 +1,71 @@
+import pickle
+import random
+
+import pytest
+import torch
+from torch import nn, optim
+
+from stages.parts.lbfgs import LBFGS
+from stages.parts.state import State
+
+OPTIMIZERS = {
+    "sgd": lambda parameters: optim.SGD(parameters, lr=0.1),
+    "adam": lambda parameters: optim.Adam(parameters, lr=0.1, fused=True),
+    "lbfgs": lambda parameters: LBFGS(parameters, lr=1.0),
+}
+
+
+def fresh(name: str) -> State:
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    return State(network, OPTIMIZERS[name]([*network.parameters()]))
+
+
+def learn(state: State, num_steps: int) -> None:
+    inputs = torch.linspace(-1, 1, 40).reshape(20, 2)
+    targets = (inputs**2).sum(1, keepdim=True)
+
+    def closure() -> float:
+        state.optimizer.zero_grad()
+        loss = nn.functional.mse_loss(state.network(inputs), targets)
+        loss.backward()
+        return loss.item()
+
+    for _ in range(num_steps):
+        state.total_loss += state.optimizer.step(closure)
+        state.step += 1
+
+
+@pytest.mark.parametrize("num_steps", [0, 1, 2, 5])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_follows_a_restored_state_is_what_follows_the_original(name, num_steps):
+    original, restored = fresh(name), fresh(name)
+    learn(original, num_steps)
+    original.end_epoch(20, validation_loss=0.1 + 0.2)
+    original.end_epoch(20, validation_loss=None)
+    learn(original, num_steps)
+    original.best_network = {name: t.clone() for name, t in original.network.state_dict().items()}
+    content = original.to_bytes()
+    restored.restore(content)
+    assert restored.to_bytes() == content
+    assert restored.history == original.history
+    for state in (original, restored):
+        learn(state, 7)
+    assert restored.to_bytes() == original.to_bytes()
+
+
+def test_a_changed_state_is_refused_and_changes_nothing():
+    state = fresh("adam")
+    learn(state, 3)
+    content = state.to_bytes()
+    generator = random.Random(1)  # noqa: S311 (places to damage)
+    damaged = [b"", b"unreadable", content[:-1], content[:40], content + b"\0", pickle.dumps(1)]
+    for _ in range(500):
+        place, bit = generator.randrange(len(content)), generator.randrange(8)
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << bit
+        damaged.append(bytes(flipped))
+    for other in damaged:
+        with pytest.raises(ValueError, match="SHA-256"):
+            state.restore(other)
+    assert state.to_bytes() == content
