@@ -10,15 +10,17 @@ WORKERS ?= 2
 # The scores by which `make compare` sorts.
 SORT ?= $(shell grep -qs '^  "test": {' metrics/evaluation.json && echo test || echo train).rmse
 
-.PHONY: help run pull compare sweep test lint verify bench
+.PHONY: help run pull compare sweep test lint verify faults bench
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 
 run: .venv/installed  ## run the stages whose inputs have changed
+	@python .ci/lock.py
 	dvc repro
 
 pull: .venv/installed  ## the same, but fetch what the remote has instead of running it
+	@python .ci/lock.py
 	dvc repro --pull
 
 compare: .venv/installed  ## parameters and errors of the workspace, the last commit and experiments
@@ -36,10 +38,18 @@ test: lint  ## lint, types and all tests
 verify: .venv/installed  ## run everything again from nothing; fail if an output differs
 	python tests/verify.py
 
+faults: .venv/installed  ## kill, starve and feed garbage at length: an hour and a half on two cores
+	python tests/faults/kills.py 200
+	python tests/faults/fuzz.py params 2000
+	python tests/faults/fuzz.py csv 2000
+	python tests/faults/fuzz.py parquet 1000
+	python tests/faults/fuzz.py safetensors 1000
+
 bench: .venv/installed  ## measure the pipeline and training beside their peers
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	python tests/benchmarks/pipeline.py
 	python tests/benchmarks/training.py
+	python tests/benchmarks/resume.py
 	python tests/benchmarks/sharing.py
 
 lint: .venv/installed $(if $(NPM),.ci/node_modules/installed)  ## lint and types alone

@@ -69,5 +69,16 @@ def test_the_readme_names_every_file_of_the_stages():
 
 def test_make_help_lists_every_command(project):
     printed = command(project, "make", "help").stdout
-    for target in ("help", "run", "pull", "compare", "sweep", "test", "lint", "verify", "bench"):
+    for target in (
+        "help",
+        "run",
+        "pull",
+        "compare",
+        "sweep",
+        "test",
+        "lint",
+        "verify",
+        "faults",
+        "bench",
+    ):
         assert re.search(rf"^make {target}\t\S", printed, re.MULTILINE)

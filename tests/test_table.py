@@ -40,6 +40,12 @@ def refusal(read):
     return sentence
 
 
+def test_a_last_row_that_is_no_text_is_said_and_nothing_else(raw, refusal, capsys):
+    raw("t.csv", b"x,y\n1,2\n\xcc")  # Arrow's own error once came with a traceback beside it
+    assert refusal("t.csv").startswith("data/raw/t.csv: CSV parse error: Row #3: Expected 2")
+    assert capsys.readouterr().err == ""
+
+
 def test_columns_are_chosen_by_name_features_first(raw, read):
     raw("t.csv", "a,b,c\n1,2,3\n4,5,6\n")
     assert read("t.csv", target="a")[0] == ["b", "c", "a"]

@@ -98,6 +98,11 @@ def _open_text(path: Path, params: PrepareParams) -> tuple[list[str], Batches]:
             ragged.append(row)
             return "skip"
 
+        hook = sys.unraisablehook
+        # Arrow reports a last row that is no UTF-8 to Python, too, beside its own error.
+        sys.unraisablehook = lambda fault: (
+            None if fault.exc_type is UnicodeDecodeError else hook(fault)
+        )
         try:
             reader = pa.csv.open_csv(
                 path,
@@ -119,6 +124,8 @@ def _open_text(path: Path, params: PrepareParams) -> tuple[list[str], Batches]:
             if "UTF8" in str(error):
                 raise UserError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
             raise UserError(f"{path}: {error}. Correct the file.") from None
+        finally:
+            sys.unraisablehook = hook
         if ragged:
             first = ragged[0]
             line = _line(path, delimiter, first.number - 1)

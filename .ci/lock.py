@@ -1,0 +1,43 @@
+"""Set aside a dvc.lock that DVC was killed in the middle of writing: it does not write it whole.
+
+The next run writes a new one, from DVC's cache where the stages have run.
+"""
+
+import sys
+from pathlib import Path
+
+import yaml
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from voluptuous import Invalid
+
+LOCK = Path("dvc.lock")
+
+
+def main() -> None:
+    if LOCK.exists() and not is_whole(LOCK.read_text(encoding="utf-8")):
+        damaged = LOCK.replace(".dvc.lock.old")
+        sys.stderr.write(
+            f"{LOCK} was not written to its end, and is now {damaged}; a new one is made.\n"
+        )
+
+
+def is_whole(text: str) -> bool:
+    """Whether no line, no key and no entry's last lines are missing."""
+    try:
+        stages = COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(text)).get("stages", {})
+    except (yaml.YAMLError, Invalid):
+        return False
+    entries = [
+        entry
+        for stage in stages.values()
+        for entry in stage.get("deps", []) + stage.get("outs", [])
+    ]
+    return text.endswith("\n") and all(
+        "size" in entry and ("nfiles" in entry) == entry["md5"].endswith(".dir")
+        for entry in entries
+        if "md5" in entry
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What it costs that a training can be resumed: time per save, size, and share of the training.
+
+Run it in the project's folder: python tests/benchmarks/resume.py
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import yaml
+
+from stages import prepare, train
+from stages.parts.resume import Resume
+
+JOBS = {
+    "line": {"rows": 1000, "epochs": 40_000},
+    "10⁶ × 1, 64-64": {"rows": 1_000_000, "hidden": [64, 64], "epochs": 10},
+    "1000-1000, Adam": {"rows": 2000, "hidden": [1000, 1000], "optimizer": "adam", "epochs": 200},
+}
+RUNS = 5
+params = yaml.safe_load(Path("params.yaml").read_text())
+durations: list[float] = []
+sizes: list[int] = []
+
+
+def seconds() -> float:
+    start = time.perf_counter()
+    train.main()
+    return time.perf_counter() - start
+
+
+def measured(save, due):
+    """Note how long each save takes, from the state to the file, and how large it is."""
+
+    def save_and_note(self, content):
+        sizes.append(len(content))
+        return save(self, content)
+
+    def due_and_note(self, state):
+        count = len(sizes)
+        start = time.perf_counter()
+        due(self, state)
+        if len(sizes) > count:
+            durations.append(time.perf_counter() - start)
+
+    return save_and_note, due_and_note
+
+
+def main() -> None:
+    original = Resume.save_if_due
+    with_saves = measured(Resume._save, original)
+    sys.stdout.reconfigure(line_buffering=True)
+    os.chdir(tempfile.mkdtemp())
+    for job, changes in JOBS.items():
+        content = {
+            name: dict(part) if isinstance(part, dict) else part for name, part in params.items()
+        }
+        for name, value in changes.items():
+            content["prepare" if name == "rows" else "train"][name] = value
+        Path("params.yaml").write_text(yaml.safe_dump(content))
+        prepare.main()
+        durations.clear()
+        sizes.clear()
+        pairs = []
+        for _ in range(RUNS):
+            Resume._save, Resume.save_if_due = with_saves
+            resumable = seconds()
+            Resume.save_if_due = lambda _self, _state: None
+            pairs.append((resumable, seconds()))
+        ratios = [one / other for one, other in pairs]
+        share = sum(durations) / sum(one for one, _ in pairs)
+        print(
+            f"{job}: {len(durations)} saves in {RUNS} runs of"
+            f" {statistics.median(one for one, _ in pairs):.1f} s,"
+            f" {1000 * statistics.median(durations):.1f} ms each, {sizes[-1] / 1000:.0f} kB;"
+            f" saving is {100 * share:.2f} % of the time; with / without saving"
+            f" {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Feed the stages what nobody meant: each input gives a right result, or one sentence.
+
+Run it in the project's folder: python tests/faults/fuzz.py params|csv|parquet|safetensors EXAMPLES
+"""
+
+import csv
+import io
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from stages import prepare
+from stages.parts.errors import UserError
+from stages.parts.model import Model
+from stages.parts.params import load_params
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 10
+MAX_KIBIBYTES = 2 * 2**20
+SEED = 1
+WORDS = [
+    b"", b"\n", b"\r\n", b",", b";", b"\t", b'"', b"'", b"\0", b"\xff", b"\xef\xbb\xbf", b" ", b"#",
+    b"nan", b"inf", b"-", b"1e999", b"1e-999", b"0x10", b"1_0", b"01", b"1.5.2", b"NA", b"true",
+    b"x", b"y", b"x,y\n", b"x,x\n", "\u0661".encode(), "ü".encode(), b"9" * 400, b",,,,", b'""',
+    b":", b"- ", b"{", b"}", b"[", b"]", b"&a ", b"*a", b"!!python/object/apply:os.system [ls]",
+    b"<<: ", b"~", b"null", b"|", b">", b"%", b"@", b"`", b"1e-3", b"no", b"0o10", b"2001-01-01",
+]  # fmt: skip
+BASES = {
+    "params": ROOT / "params.yaml",
+    "csv": ROOT / "data/raw/norris.csv",
+    "parquet": ROOT / "tests/data/norris.parquet",
+    "safetensors": ROOT / "models/trained/weights.safetensors",
+}
+SETTINGS = {  # every row in the table's order, as it is
+    "dtype: float32": "dtype: float64", "split: random": "split: ordered",
+    "validation: 0.1": "validation: 0", "test: 0.2": "test: 0",
+}  # fmt: skip
+outcomes: Counter[str] = Counter()
+
+
+def mutated(content: bytes) -> st.SearchStrategy[bytes]:
+    """The content with a few of its places cut, overwritten or filled in."""
+    insert = st.sampled_from(WORDS) | st.binary(max_size=8)
+    change = st.tuples(st.integers(0, len(content)), st.integers(0, 12), insert)
+
+    def apply(changes: list[tuple[int, int, bytes]]) -> bytes:
+        result = bytearray(content)
+        for place, num_bytes, word in changes:
+            result[place : place + num_bytes] = word
+        return bytes(result)
+
+    return st.lists(change, min_size=1, max_size=3).map(apply)
+
+
+def parameters(content: bytes) -> None:
+    Path("params.yaml").write_bytes(content)
+    load_params()
+
+
+def table(content: bytes) -> None:
+    Path("data/raw/norris.csv").write_bytes(content)
+    prepare.main()
+    found = pq.read_table("data/prepared/train.parquet").to_pandas().to_numpy()
+    lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+    header, *rows = [line for line in lines if line]
+    target = [name.strip() for name in header].index("y")
+    numbers = [[float(cell) for cell in row] for row in rows]
+    columns = [place for place in range(len(header)) if place != target]
+    expected = np.array(numbers)[:, [*columns, target]]
+    assert found.tobytes() == expected.tobytes(), (found, expected)
+
+
+def binary_table(content: bytes) -> None:
+    Path("data/raw/norris.parquet").write_bytes(content)
+    prepare.main()
+    found = pq.read_table("data/prepared/train.parquet").to_pandas().to_numpy()
+    assert np.isfinite(found).all()
+
+
+def weights(content: bytes) -> None:
+    Path("model.safetensors").write_bytes(content)
+    model = Model.load(Path("model.safetensors"))
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
+KINDS = {"params": parameters, "csv": table, "parquet": binary_table, "safetensors": weights}
+
+
+def too_long(*_: object) -> None:
+    raise AssertionError(f"longer than {SECONDS} s")
+
+
+def main() -> None:
+    kind, examples = sys.argv[1], int(sys.argv[2])
+    original = BASES[kind].read_bytes()
+    signal.signal(signal.SIGALRM, too_long)
+
+    @seed(SEED)
+    @settings(
+        max_examples=examples, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=[*HealthCheck],
+    )  # fmt: skip
+    @given(mutated(original))
+    def try_one(content: bytes) -> None:
+        signal.alarm(SECONDS)
+        try:
+            KINDS[kind](content)
+            outcomes["right results"] += 1
+        except UserError:
+            outcomes["sentences"] += 1
+        finally:
+            signal.alarm(0)
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        shutil.copy(ROOT / "params.yaml", folder)
+        Path("data/raw").mkdir(parents=True)
+        if kind in {"csv", "parquet"}:
+            text = Path("params.yaml").read_text().replace("source: line", f"source: norris.{kind}")
+            for old, new in SETTINGS.items():
+                assert old in text
+                text = text.replace(old, new)
+            Path("params.yaml").write_text(text)
+        sys.stdout = io.StringIO()
+        try:
+            try_one()
+        finally:
+            sys.stdout = sys.__stdout__
+            os.chdir(ROOT)
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{kind}: {dict(outcomes)}, seed {SEED}, peak {kibibytes / 1024:.0f} MiB")
+    sys.exit(kibibytes > MAX_KIBIBYTES)
+
+
+if __name__ == "__main__":
+    main()

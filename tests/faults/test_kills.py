@@ -1,0 +1,15 @@
+"""Twenty kills; `make faults` makes 200 of the whole pipeline."""
+
+import pytest
+
+from tests.faults.kills import calm_run, kill_and_run_again
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    return calm_run(tmp_path_factory.mktemp("kills"), "train")
+
+
+@pytest.mark.parametrize("seed", range(1000, 1020))
+def test_what_is_killed_at_any_instant_and_run_again_ends_with_the_same_bytes(calm, tmp_path, seed):
+    kill_and_run_again(calm, tmp_path / "project", seed)
