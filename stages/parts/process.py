@@ -56,28 +56,27 @@ def _starters() -> list[tuple[int, str]]:
     starters: list[tuple[int, str]] = []
     # DVC may start a shell with our command in its own, and that shell the stage.
     mark = b"stages." if "DVC_STAGE" in os.environ else b"\0-m\0stages."
-    child, pid = os.getpid(), os.getppid()
+    _, pid, child_session = _stat(os.getpid())  # no parent where there is no /proc
     while pid:
-        start, parent = _stat(pid)
+        start, parent, session = _stat(pid)
         is_ours = mark in _command(pid)
         if not is_ours:
             if "DVC_STAGE" in os.environ:
                 # What DVC starts is in its session. Another session's process takes in orphans.
-                is_dvc = start and os.getsid(pid) == os.getsid(child)
-                starters.append((pid, start if is_dvc else "died before"))
+                starters.append((pid, start if session == child_session else "died before"))
             break
         starters.append((pid, start))
-        child, pid = pid, parent
+        pid, child_session = parent, session
     return starters
 
 
-def _stat(pid: int) -> tuple[str, int]:
-    """When a process started, and its parent's number; nothing of one that has died."""
+def _stat(pid: int) -> tuple[str, int, int]:
+    """When a process started, its parent and its session; nothing of one that has died."""
     try:
         fields = (PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return "", 0
-    return ("", 0) if fields[0] in "ZX" else (fields[19], int(fields[1]))
+        return "", 0, 0
+    return ("", 0, 0) if fields[0] in "ZX" else (fields[19], int(fields[1]), int(fields[3]))
 
 
 def _command(pid: int) -> bytes:

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
@@ -149,6 +149,7 @@ def _lock(folder: Path) -> int:
             if os.path.samestat(folder.stat(), os.fstat(lock)):
                 (folder / "pid").write_text(str(os.getpid()))
                 return lock
+            os.close(lock)
         except FileNotFoundError:  # who had it before has just deleted it, or not yet named itself
             time.sleep(0.1)
 
@@ -156,8 +157,9 @@ def _lock(folder: Path) -> int:
 def _delete_old(folder: Path) -> None:
     """Delete the states that were last saved long ago."""
     for old in sorted(folder.iterdir()):
-        if time.time() - old.stat().st_mtime > KEPT_SECONDS:
-            lock = lock_folder(old)
-            if lock is not None:
-                shutil.rmtree(old)
-                os.close(lock)
+        with suppress(FileNotFoundError):  # another training has just ended
+            if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                lock = lock_folder(old)
+                if lock is not None:
+                    shutil.rmtree(old)
+                    os.close(lock)
