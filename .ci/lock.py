@@ -14,14 +14,14 @@ LOCK = Path("dvc.lock")
 
 
 def main() -> None:
-    if LOCK.exists() and not is_whole(LOCK.read_text(encoding="utf-8")):
+    if LOCK.exists() and not is_whole(LOCK.read_bytes()):
         damaged = LOCK.replace(".dvc.lock.old")
         sys.stderr.write(
             f"{LOCK} was not written to its end, and is now {damaged}; a new one is made.\n"
         )
 
 
-def is_whole(text: str) -> bool:
+def is_whole(text: bytes) -> bool:
     """Whether no line, no key and no entry's last lines are missing."""
     try:
         stages = COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(text)).get("stages", {})
@@ -32,7 +32,7 @@ def is_whole(text: str) -> bool:
         for stage in stages.values()
         for entry in stage.get("deps", []) + stage.get("outs", [])
     ]
-    return text.endswith("\n") and all(
+    return text.endswith(b"\n") and all(
         "size" in entry and ("nfiles" in entry) == entry["md5"].endswith(".dir")
         for entry in entries
         if "md5" in entry

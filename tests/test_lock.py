@@ -30,6 +30,14 @@ def test_a_lock_cut_anywhere_is_made_anew_from_the_cache(finished, folder, part)
     assert [contents(folder / name) for name in OUTPUTS] == expected
 
 
+def test_a_lock_cut_inside_a_letter_is_set_aside(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    (folder / "dvc.lock").write_bytes("stages:\n  prepare:\n    cmd: größe".encode()[:-3])
+    end = command(folder, "python", ".ci/lock.py")
+    assert end.returncode == 0
+    assert "is now .dvc.lock.old" in end.stderr
+
+
 def test_a_lock_that_is_whole_is_left_alone(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "copy")
     end = command(folder, "python", ".ci/lock.py")

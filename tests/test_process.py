@@ -1,9 +1,18 @@
 import errno
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
+from stages.parts import process
 from stages.parts.errors import UserError
+from stages.parts.files import output_folder, write_json
 from stages.parts.process import run
+from tests.conftest import ROOT, command
 
 
 def refuse():
@@ -32,3 +41,78 @@ def test_what_a_user_can_cause_ends_with_its_sentence_and_status_1():
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run(bug)
+
+
+def test_an_orphan_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "is_orphan", lambda: True)
+    sentence = "Nothing is written: DVC, which waited for it, has been killed."
+    with pytest.raises(UserError, match=sentence):
+        write_json(tmp_path / "a.json", {})
+    with pytest.raises(UserError, match=sentence), output_folder(tmp_path / "folder"):
+        pass
+    assert not (tmp_path / "a.json").exists()
+    assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize("words", [["setsid", "-w"], ["nohup"], ["setsid", "-w", "nohup"]])
+def test_a_healthy_run_is_no_orphan_whatever_it_is_called(finished, tmp_path, words):
+    folder = shutil.copytree(finished, tmp_path / "stages.v2")
+    experiment = [sys.executable, "-m", "dvc", "exp", "run", "-f", "-n", "stages.a2"]
+    end = command(folder, *words, *experiment)
+    assert end.returncode == 0, end.stdout + end.stderr
+
+
+@pytest.mark.parametrize(
+    ("command_line", "is_dvc"),
+    [
+        (b"python\0/usr/bin/dvc\0repro\0", True),
+        (b"dvc\0repro\0", True),
+        (b"python\0-m\0dvc\0repro\0", True),
+        (b"sh\0-c\0dvc repro; sleep 1\0", False),
+        (b"/sbin/init\0", False),
+    ],
+)
+def test_process_1_is_dvc_or_takes_in_orphans(tmp_path, monkeypatch, command_line, is_dvc):
+    for pid, parent, words in ((7, 1, b"python\0-m\0stages.train\0"), (1, 0, command_line)):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / f"{pid}/stat").write_text(f"{pid} (a) b) S {parent} 1 1" + " 0" * 15 + " 5 0")
+        (tmp_path / f"{pid}/cmdline").write_bytes(words)
+    monkeypatch.setattr(process, "PROC", tmp_path)
+    monkeypatch.setattr(process.os, "getpid", lambda: 7)
+    monkeypatch.setenv("DVC_STAGE", "train")
+    starters = process._starters.__wrapped__()
+    assert starters == [(1, "5" if is_dvc else "died before")]
+
+
+def test_two_processes_may_write_the_same_folder_at_once(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from stages.parts.files import output_folder\n"
+        "for number in range(200):\n"
+        "    with output_folder(Path(sys.argv[1])) as folder:\n"
+        "        (folder / 'file').write_text(sys.argv[2])\n"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", program, tmp_path / "out", word], cwd=ROOT)
+        for word in ("one", "two")
+    ]
+    assert [each.wait(60) for each in both] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out/file").read_text() in {"one", "two"}
+
+
+def test_an_interrupted_stage_prints_no_traceback(workspace):
+    program = "import time; from stages.parts.process import run; run(lambda: time.sleep(60))"
+    stage = subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    time.sleep(2)
+    stage.send_signal(signal.SIGINT)
+    _, errors = stage.communicate(timeout=10)
+    assert (stage.returncode, errors) == (-signal.SIGINT, "")
+
+
+def test_a_stage_whose_output_is_closed_runs(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    words = f"{sys.executable} -m stages.train >&- 2>&-"
+    assert command(folder, "sh", "-c", words).returncode == 0
+    assert Path(folder, "models/trained/weights.safetensors").exists()

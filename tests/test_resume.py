@@ -32,6 +32,9 @@ SAVE = module.Resume.save_if_due
 RESUMED = re.compile(r"train: resumed at epoch \d+ of \d+(, step \d+)?\n")
 
 
+OLD, YOUNG, LOCKED = "a" * 32, "b" * 32, "c" * 32
+
+
 class Killed(BaseException):
     """Ends a training in the middle, as a signal does that cannot be caught."""
 
@@ -200,16 +203,21 @@ def test_states_that_nobody_wants_any_more_are_deleted(workspace, change):
     change({"train.epochs": 2})
     prepare.main()
     day = 24 * 3600
-    ages = {"old": 31, "young": 29, "locked": 31}
+    ages = {OLD: 31, YOUNG: 29, LOCKED: 31}
     for name, days in ages.items():
         folder = Path(".resume", name)
         folder.mkdir(parents=True)
         (folder / "state").write_bytes(b"")
         os.utime(folder, (time.time() - days * day,) * 2)
-    lock = lock_folder(Path(".resume/locked"))
+    for name in ("thesis", "notes.txt"):
+        theirs = Path(".resume", name)
+        theirs.mkdir() if name == "thesis" else theirs.touch()
+        os.utime(theirs, (time.time() - 31 * day,) * 2)
+    lock = lock_folder(Path(".resume", LOCKED))
     train.main()
     os.close(lock)
-    assert sorted(path.name for path in Path(".resume").iterdir()) == ["locked", "young"]
+    kept = {path.name for path in Path(".resume").iterdir()}
+    assert kept == {LOCKED, YOUNG, "thesis", "notes.txt"}
 
 
 # Processes.
@@ -298,6 +306,16 @@ def test_a_signal_saves_ends_the_process_as_usual_and_the_next_run_goes_on(long_
     assert not (folder / TRAINED).exists()
     end = command(folder, *TRAIN)
     assert f"train: resumed at {where[1]}\n" in end.stdout
+    assert contents(folder / TRAINED) == expected
+
+
+def test_a_signal_that_is_ignored_stays_ignored(long_job):
+    folder, expected = long_job
+    started = start(folder, ["nohup", *TRAIN])
+    started.process.send_signal(signal.SIGHUP)
+    printed, _ = started.process.communicate(timeout=60)
+    assert started.process.returncode == 0, printed
+    assert "stopped" not in printed
     assert contents(folder / TRAINED) == expected
 
 

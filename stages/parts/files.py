@@ -33,29 +33,41 @@ def output_folder(folder: Path) -> Iterator[Path]:
     have left are deleted; another process's, which it has locked, is not touched.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in sorted(folder.parent.glob(f".{folder.name}.*.draft")):
-        lock = lock_folder(left)
-        if lock is not None:
-            _remove(left)
-            os.close(lock)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
     old = folder.with_name(f".{folder.name}.old")
-    draft.mkdir()
-    lock = lock_folder(draft)
+    with _alone_in(folder.parent):
+        for left in sorted(folder.parent.glob(f".{folder.name}.*.draft")):
+            lock = lock_folder(left)
+            if lock is not None:
+                _remove(left)
+                os.close(lock)
+        draft.mkdir()
+        lock = lock_folder(draft)
     try:
         yield draft
-        require_parent()
-        _remove(old)
-        if os.path.lexists(folder):
-            folder.rename(old)
-        draft.rename(folder)
-        _remove(old)
+        with _alone_in(folder.parent):
+            require_parent()
+            _remove(old)
+            if os.path.lexists(folder):
+                folder.rename(old)
+            draft.rename(folder)
+            _remove(old)
     except BaseException:
         _remove(draft)
         raise
     finally:
         if lock is not None:
             os.close(lock)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    lock = lock_folder(folder, waits=True)
+    assert lock is not None
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def lock_folder(folder: Path, *, waits: bool = False) -> int | None:
@@ -82,11 +94,16 @@ def _remove(path: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write sorted, indented JSON aside and rename it; NaN and infinity are refused."""
+    """Write sorted, indented JSON aside and rename it; NaN and infinity are refused.
+
+    Raises:
+        UserError: If DVC has been killed.
+    """
     text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
     draft.write_bytes(f"{text}\n".encode())
+    require_parent()
     draft.replace(path)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from stages.parts.errors import UserError
 
 POLL_SECONDS = 1.0
 PROC = Path("/proc")
+DVC = rb"(^|\0|/)dvc(\0|$)"  # as a word of a command line
 
 
 def run(main: Callable[[], None]) -> None:
@@ -21,6 +23,11 @@ def run(main: Callable[[], None]) -> None:
 
     When the process is an orphan it gets a SIGTERM within seconds.
     """
+    for name in ("stdout", "stderr"):
+        if not getattr(sys, name):  # closed by who started this
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the sign ·
     threading.Thread(target=_end_as_orphan, daemon=True).start()
@@ -55,15 +62,17 @@ def _starters() -> list[tuple[int, str]]:
     """The processes above this one that run our stages, and DVC above them: number and start."""
     starters: list[tuple[int, str]] = []
     # DVC may start a shell with our command in its own, and that shell the stage.
-    mark = b"stages." if "DVC_STAGE" in os.environ else b"\0-m\0stages."
+    mark = rb"-m[\0 ]stages\." if "DVC_STAGE" in os.environ else rb"\0-m\0stages\."
     _, pid, child_session = _stat(os.getpid())  # no parent where there is no /proc
     while pid:
         start, parent, session = _stat(pid)
-        is_ours = mark in _command(pid)
-        if not is_ours:
+        words = _command(pid)
+        if not re.search(mark, words):
             if "DVC_STAGE" in os.environ:
-                # What DVC starts is in its session. Another session's process takes in orphans.
-                starters.append((pid, start if session == child_session else "died before"))
+                # What DVC starts is in its session. Process 1, and another session's, take in
+                # orphans; DVC may be process 1.
+                is_dvc = session == child_session and (pid > 1 or re.search(DVC, words))
+                starters.append((pid, start if is_dvc else "died before"))
             break
         starters.append((pid, start))
         pid, child_session = parent, session

@@ -1,6 +1,7 @@
 """Where a training that was stopped goes on: its state, outside the outputs, by its fingerprint."""
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -31,6 +32,8 @@ class Resume:
         self._next_save = time.monotonic() + INTERVAL_SECONDS
         self._can_save = ranks.rank == 0
         self._signal = 0
+        # Who ignores one, as nohup does, wants it ignored.
+        self.signals = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
 
     def stop(self, signum: int, _frame: FrameType | None) -> None:
         """Handle a signal: end after this step, or at once if it comes again.
@@ -39,7 +42,7 @@ class Resume:
         """
         self._signal = signum
         if self._ranks.num_ranks == 1:
-            for each in SIGNALS:
+            for each in self.signals:
                 signal.signal(each, signal.SIG_DFL)
 
     def restore(self, state: State) -> None:
@@ -125,7 +128,7 @@ def resumable(fingerprint: Mapping[str, bytes], ranks: Ranks, num_epochs: int) -
     if ranks.rank == 0:
         lock = _lock(folder)
         _delete_old(folder.parent)
-    handlers = {each: signal.signal(each, resume.stop) for each in SIGNALS}
+    handlers = {each: signal.signal(each, resume.stop) for each in resume.signals}
     try:
         yield resume
     finally:
@@ -157,6 +160,8 @@ def _lock(folder: Path) -> int:
 def _delete_old(folder: Path) -> None:
     """Delete the states that were last saved long ago."""
     for old in sorted(folder.iterdir()):
+        if not re.fullmatch("[0-9a-f]{32}", old.name) or old.is_symlink():
+            continue  # not ours
         with suppress(FileNotFoundError):  # another training has just ended
             if time.time() - old.stat().st_mtime > KEPT_SECONDS:
                 lock = lock_folder(old)
