@@ -1,11 +1,12 @@
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 
 from stages.parts.errors import UserError
-from stages.parts.files import output_folder, read_json, write_csv, write_json
+from stages.parts.files import lock_folder, output_folder, read_json, write_csv, write_json
 
 
 def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path):
@@ -32,12 +33,15 @@ def test_after_an_error_the_old_folder_is_as_it_was_and_no_draft_is_left(tmp_pat
 
 
 def test_a_draft_that_a_kill_left_behind_is_cleared(tmp_path):
-    left = tmp_path / ".trained.draft"
-    left.mkdir()
-    (left / "half").write_text("half")
+    left, in_use = tmp_path / ".trained.123.draft", tmp_path / ".trained.124.draft"
+    for folder in (left, in_use):
+        folder.mkdir()
+        (folder / "half").write_text("half")
+    lock = lock_folder(in_use)
     with output_folder(tmp_path / "trained") as draft:
         assert list(draft.iterdir()) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["trained"]
+    os.close(lock)
+    assert {path.name for path in tmp_path.iterdir()} == {"trained", in_use.name}
 
 
 def test_json_is_sorted_and_holds_no_nan(tmp_path):
