@@ -225,6 +225,11 @@ def test_states_that_nobody_wants_any_more_are_deleted(workspace, change):
 TRAIN = [sys.executable, "-m", "stages.train"]
 
 
+def ignore_no_signal():
+    for each in module.SIGNALS:
+        signal.signal(each, signal.SIG_DFL)
+
+
 class Started:
     """A running command in a session of its own, that has begun to train."""
 
@@ -235,6 +240,7 @@ class Started:
         self.process = subprocess.Popen(
             words, cwd=folder, env=inherited | environment, start_new_session=True, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            preexec_fn=ignore_no_signal,  # noqa: PLW1509 (it touches no lock)
         )  # fmt: skip
 
     def stop(self, signum):

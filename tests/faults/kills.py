@@ -45,11 +45,11 @@ class Kill(NamedTuple):
     resumed: bool
 
 
-def calm_run(folder: Path, *targets: str) -> Calm:
+def calm_run(folder: Path, num_epochs: int, *targets: str) -> Calm:
     """Copy the project with a long training, and run it without a disturbance."""
     project = copy_project(folder / "project")
     params = project / "params.yaml"
-    params.write_text(params.read_text().replace("epochs: 200 ", f"epochs: {EPOCHS} "))
+    params.write_text(params.read_text().replace("epochs: 200 ", f"epochs: {num_epochs} "))
     (project / "dvc.lock").unlink()
     copy = shutil.copytree(project, folder / "calm")
     words = (sys.executable, "-m", "dvc", "repro", *targets)
@@ -133,7 +133,7 @@ def main() -> None:
     )
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(num_processes) as pool:
-        calm = calm_run(Path(name))
+        calm = calm_run(Path(name), EPOCHS)
         print(
             f"a calm run: {calm.seconds:.1f} s; seeds {seed} to {seed + num_runs - 1}", flush=True
         )
