@@ -18,11 +18,11 @@ from stages import prepare, train
 from stages.parts.resume import Resume
 
 JOBS = {
-    "line": {"rows": 1000, "epochs": 40_000},
+    "line": {"rows": 1000, "epochs": 30_000},
     "10⁶ × 1, 64-64": {"rows": 1_000_000, "hidden": [64, 64], "epochs": 10},
-    "1000-1000, Adam": {"rows": 2000, "hidden": [1000, 1000], "optimizer": "adam", "epochs": 200},
+    "1000-1000, Adam": {"rows": 2000, "hidden": [1000, 1000], "optimizer": "adam", "epochs": 50},
 }
-RUNS = 5
+RUNS = 4
 params = yaml.safe_load(Path("params.yaml").read_text())
 durations: list[float] = []
 sizes: list[int] = []
