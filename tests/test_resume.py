@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from stages import prepare, train
+from stages.parts import process
 from stages.parts import resume as module
 from stages.parts.files import TRAINED, lock_folder
 from tests.conftest import ROOT, command, contents, without_override
@@ -139,12 +140,20 @@ def replace_by_a_folder(path):
     path.mkdir()
 
 
+def replace_by_a_second_folder(path):
+    replace_by_a_folder(path)
+    damaged = path.with_name("damaged")
+    damaged.mkdir()
+    (damaged / "left").touch()
+
+
 DAMAGES = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-9]),
     "flipped": flip,
     "emptied": lambda path: path.write_bytes(b""),
     "a pickle": lambda path: path.write_bytes(pickle.dumps({"epoch": 1})),
     "a folder": replace_by_a_folder,
+    "a folder, again": replace_by_a_second_folder,
 }
 
 
@@ -274,13 +283,6 @@ def pid_of(folder):
     return int(path.read_text())
 
 
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
 @pytest.fixture(scope="module")
 def long_run(finished, tmp_path_factory):
     """A copy of the project that has prepared a long training, and the bytes it ends with."""
@@ -346,7 +348,7 @@ def test_a_trainer_saves_and_stops_when_dvc_has_died(long_job):
     folder, expected = long_job
     start(folder, ["dvc", "repro", "train"]).stop(signal.SIGKILL)
     pid = pid_of(folder)
-    wait_until(lambda: not is_running(pid), seconds=10)
+    wait_until(lambda: not process._stat(pid)[0], seconds=10)
     assert not (folder / TRAINED).exists()
     end = command(folder, "dvc", "repro", "train")
     assert end.returncode == 0, end.stderr
@@ -371,6 +373,21 @@ def test_a_second_trainer_waits_and_names_the_first(long_job):
     first.stop(signal.SIGTERM)
     assert second.wait(60) == 0
     assert RESUMED.search((folder / "second").read_text())
+    assert contents(folder / TRAINED) == expected
+
+
+def test_two_trainings_of_different_parameters_do_not_wait_for_each_other(long_job, tmp_path):
+    folder, expected = long_job
+    other = shutil.copytree(folder, tmp_path / "other")
+    params = other / "params.yaml"
+    params.write_text(params.read_text().replace("epochs: 25000 ", "epochs: 200 "))
+    first = start(folder)
+    second = command(other, *TRAIN, environment={"DVC_ROOT": str(folder)})
+    assert second.returncode == 0, second.stderr
+    assert "waiting" not in second.stdout
+    assert len(list(folder.glob(".resume/*"))) == 1, "the second has deleted its own state alone"
+    first.stop(signal.SIGTERM)
+    assert RESUMED.search(command(folder, *TRAIN).stdout)
     assert contents(folder / TRAINED) == expected
 
 
@@ -421,6 +438,20 @@ def test_ranks_resume_with_another_number_of_them(large_run, tmp_path, killed, t
     assert started.process.returncode == 1
     assert not (folder / TRAINED).exists()
     end = command(folder, *TRAIN, environment={"TORCHRUN": torchrun} if torchrun else {})
+    assert end.returncode == 0, end.stderr
+    assert RESUMED.search(end.stdout)
+    assert contents(folder / TRAINED) == expected
+
+
+def test_ranks_end_at_a_signal_to_all_and_resume(large_run, tmp_path):
+    folder, expected = shutil.copytree(large_run[0], tmp_path / "copy"), large_run[1]
+    started = start(folder, TORCHRUN="--standalone --nproc-per-node=2")
+    os.killpg(started.process.pid, signal.SIGTERM)
+    printed, _ = started.process.communicate(timeout=60)
+    assert started.process.returncode != 0
+    assert "the next run goes on from epoch" in printed
+    assert not (folder / TRAINED).exists()
+    end = command(folder, *TRAIN)
     assert end.returncode == 0, end.stderr
     assert RESUMED.search(end.stdout)
     assert contents(folder / TRAINED) == expected

@@ -39,7 +39,7 @@ def output_folder(folder: Path) -> Iterator[Path]:
         for left in sorted(folder.parent.glob(f".{folder.name}.*.draft")):
             lock = lock_folder(left)
             if lock is not None:
-                _remove(left)
+                remove(left)
                 os.close(lock)
         draft.mkdir()
         lock = lock_folder(draft)
@@ -47,13 +47,13 @@ def output_folder(folder: Path) -> Iterator[Path]:
         yield draft
         with _alone_in(folder.parent):
             require_parent()
-            _remove(old)
+            remove(old)
             if os.path.lexists(folder):
                 folder.rename(old)
             draft.rename(folder)
-            _remove(old)
+            remove(old)
     except BaseException:
-        _remove(draft)
+        remove(draft)
         raise
     finally:
         if lock is not None:
@@ -85,7 +85,7 @@ def lock_folder(folder: Path, *, waits: bool = False) -> int | None:
     return descriptor
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Delete a folder, a file or a link, if there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 
-from stages.parts.files import lock_folder
+from stages.parts.files import lock_folder, remove
 from stages.parts.ranks import Ranks
 from stages.parts.state import State
 
@@ -30,7 +30,7 @@ class Resume:
         self._ranks = ranks
         self._num_epochs = num_epochs
         self._next_save = time.monotonic() + INTERVAL_SECONDS
-        self._can_save = ranks.rank == 0
+        self._is_warned = False
         self._signal = 0
         # Who ignores one, as nohup does, wants it ignored.
         self.signals = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
@@ -54,7 +54,9 @@ class Resume:
             state.restore(content)
         except ValueError:
             if self._ranks.rank == 0:
-                damaged = self._path.replace(self._path.with_name("damaged"))
+                damaged = self._path.with_name("damaged")
+                remove(damaged)
+                self._path.replace(damaged)
                 sys.stderr.write(
                     f"train: {self._path} was damaged, and is now {damaged.name}; training starts"
                     " anew.\n"
@@ -99,12 +101,12 @@ class Resume:
             draft.replace(self._path)
         except OSError as error:
             draft.unlink(missing_ok=True)
-            if self._can_save:
+            if not self._is_warned:
                 sys.stderr.write(
                     f"train: {self._path} cannot be written: {error.strerror}. Training goes on; if"
                     " it is stopped, it starts from what was saved before.\n"
                 )
-            self._can_save = False
+            self._is_warned = True
             return False
         return True
 
@@ -114,8 +116,7 @@ class Resume:
 
     def delete(self) -> None:
         """Forget the state: what it led to is written."""
-        if self._ranks.rank == 0:
-            shutil.rmtree(self._path.parent)
+        shutil.rmtree(self._path.parent)
 
 
 @contextmanager
