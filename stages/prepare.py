@@ -3,6 +3,7 @@
 Reads params.yaml and data/raw/; writes data/prepared/.
 """
 
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
@@ -10,63 +11,78 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.parts.categories import encode, inputs_of
+from stages.parts.cells import CheckedCells, choose_columns, require_names
 from stages.parts.errors import UserError
 from stages.parts.exact_sum import exact_mean, exact_sum
 from stages.parts.files import PREPARED, RAW, output_folder, write_json
-from stages.parts.line import line
+from stages.parts.line import Line
 from stages.parts.params import PrepareParams, load_params
 from stages.parts.process import run
+from stages.parts.progress import Progress
 from stages.parts.split import SPLITS, Split, SplitWriter, Statistics, split_labels
-from stages.parts.table import Batches, choose_columns, read_table
+from stages.parts.table import Table, listed
 
 MAX_RANDOM_ROWS = 10**9 - 1  # what numpy's multivariate_hypergeometric can draw from
 
 
 def main() -> None:
     params = load_params().prepare
-    columns, batches = open_source(params)
+    table = open_table(params)
+    cells = CheckedCells(table, choose_columns(str(table.path), table.names, params), params)
     with output_folder(PREPARED) as folder, TemporaryFile(dir=folder) as spool:
-        num_rows, num_dropped = spool_rows(batches, columns, params, spool)
+        num_rows, dropped = spool_rows(cells, params, spool)
+        require_names(str(table.path), cells.columns, cells.categories())
         sizes = split_sizes(num_rows, params)
-        write_splits(spool, columns, sizes, params, folder)
+        write_splits(spool, cells, sizes, params, folder)
         training = Split(folder / "train.parquet")
-        write_json(folder / "statistics.json", statistics(training, sizes).model_dump())
-    dropped = f", {num_dropped} with missing cells dropped" if num_dropped else ""
+        found = statistics(training, sizes, cells.categories())
+        write_json(folder / "statistics.json", found.model_dump())
     shares = ", ".join(f"{size} {name}" for name, size in zip(SPLITS, sizes, strict=True))
-    print(f"prepare: {num_rows} rows from {params.source}{dropped}: {shares}")
+    unused = [name for name in table.names if name not in cells.columns]
+    ignored = f"; ignored: {listed(unused)}" if unused else ""
+    print(f"prepare: {num_rows} rows from {params.source}{dropped}: {shares}{ignored}")
 
 
-def open_source(params: PrepareParams) -> tuple[list[str], Batches]:
-    """The chosen columns, features before target, and their float64 rows, batch by batch."""
-    if params.source != "line":
-        return read_table(RAW / params.source.removeprefix(f"{RAW}/"), params)
-    names = ["x", "y"]
-    columns = choose_columns("the line", names, params)
-    order = [names.index(column) for column in columns]
-    batches = line(params.rows, params.m, params.b, params.noise, params.seed)
-    return columns, (batch[:, order] for batch in batches)
+def open_table(params: PrepareParams) -> Table | Line:
+    """What `prepare.source` names."""
+    if params.source == "line":
+        return Line(params.rows, params.m, params.b, params.noise, params.seed)
+    return Table(RAW / params.source.removeprefix(f"{RAW}/"), params.delimiter)
 
 
-def spool_rows(
-    batches: Batches, columns: list[str], params: PrepareParams, spool: IO[bytes]
-) -> tuple[int, int]:
-    """Write the rows that have no missing cell, in ``params.dtype``; count them, and the others."""
+def spool_rows(cells: CheckedCells, params: PrepareParams, spool: IO[bytes]) -> tuple[int, str]:
+    """Write the rows that have no missing cell, in ``params.dtype``.
+
+    Returns:
+        How many these are; and in words how many others there were, and what they missed.
+    """
     num_rows = num_dropped = 0
-    for batch in batches:
-        kept = batch[np.isfinite(batch).all(axis=1)] if params.missing == "drop" else batch
+    num_missing = np.zeros(len(cells.columns), int)
+    for batch in cells.batches():
+        is_missing = ~np.isfinite(batch)
+        is_kept = ~is_missing.any(axis=1)
+        kept = batch if is_kept.all() else batch[is_kept]
         with np.errstate(over="ignore"):
             rows = np.ascontiguousarray(kept, params.dtype)
         too_large = ~np.isfinite(rows).all(axis=0)
         if too_large.any():
             raise UserError(
-                f"prepare: column `{columns[too_large.argmax()]}` holds a number too large for"
-                f" {params.dtype}. Rescale the column, or set `prepare.dtype` to float64."
+                f"prepare: column `{cells.columns[too_large.argmax()]}` holds a number too large"
+                f" for {params.dtype}. Rescale the column, or set `prepare.dtype` to float64."
             )
         spool.write(rows.data)
         num_rows += len(rows)
         num_dropped += len(batch) - len(rows)
+        num_missing += is_missing.sum(axis=0)
     spool.seek(0)
-    return num_rows, num_dropped
+    if not num_dropped:
+        return num_rows, ""
+    missed = [
+        f"`{name}` {count}" for name, count in zip(cells.columns, num_missing, strict=True) if count
+    ]
+    listing = ", ".join(missed[:10]) + (", …" if missed[10:] else "")
+    return num_rows, f", {num_dropped} with missing cells dropped ({listing})"
 
 
 def split_sizes(num_rows: int, params: PrepareParams) -> tuple[int, ...]:
@@ -92,41 +108,54 @@ def split_sizes(num_rows: int, params: PrepareParams) -> tuple[int, ...]:
 
 def write_splits(
     spool: IO[bytes],
-    columns: list[str],
+    cells: CheckedCells,
     sizes: tuple[int, ...],
     params: PrepareParams,
     folder: Path,
 ) -> None:
     """Deal the spooled rows out to one Parquet file per split."""
-    writers = [SplitWriter(folder / f"{name}.parquet", columns, params.dtype) for name in SPLITS]
-    dtype = np.dtype(params.dtype)
-    for labels in split_labels(sizes, params.split, params.seed):
-        cells = spool.read(len(labels) * len(columns) * dtype.itemsize)
-        rows = np.frombuffer(cells, dtype).reshape(len(labels), len(columns))
-        for label, writer in enumerate(writers):
-            writer.write(rows[labels == label])
+    categories = cells.categories()
+    inputs = [*chain(*(inputs_of(column, categories) for column in cells.columns))]
+    writers = [SplitWriter(folder / f"{name}.parquet", inputs, params.dtype) for name in SPLITS]
+    width, dtype = len(cells.columns), np.dtype(params.dtype)
+    with Progress("prepare: splitting", sum(sizes)) as progress:
+        for labels in split_labels(sizes, params.split, params.seed):
+            content = bytearray(spool.read(len(labels) * width * dtype.itemsize))
+            rows = np.frombuffer(content, dtype).reshape(len(labels), width)
+            cells.recode(rows)
+            rows = encode(rows, cells.columns, categories)
+            for label, writer in enumerate(writers):
+                writer.write(rows[labels == label])
+            progress.add(len(labels))
     for writer in writers:
         writer.close()
 
 
-def statistics(training: Split, sizes: tuple[int, ...]) -> Statistics:
+def statistics(
+    training: Split, sizes: tuple[int, ...], categories: dict[str, list[str]]
+) -> Statistics:
     """Describe the training rows, block by block."""
     columns = [*training.features, training.target]
     blocks = range(training.num_blocks)
+    progress = Progress("prepare: statistics", 2 * training.num_rows)
 
     def cells(block: int) -> NDArray[np.float64]:
-        return training.read(block).astype(np.float64)
+        rows = training.read(block)
+        progress.add(len(rows))
+        return rows.astype(np.float64)
 
     def squares(block: int) -> NDArray[np.float64]:
         with np.errstate(over="ignore"):  # here and not around the threads: it holds for one thread
             return (cells(block) - mean) ** 2
 
-    mean = exact_mean(cells, blocks, len(columns), training.num_rows)
-    variance = exact_sum(squares, blocks, len(columns)) / training.num_rows
+    with progress:
+        mean = exact_mean(cells, blocks, len(columns), training.num_rows)
+        variance = exact_sum(squares, blocks, len(columns)) / training.num_rows
     if not np.isfinite(variance).all():
         raise UserError("prepare: the numbers are too large to square. Rescale the columns.")
     return Statistics(
         columns=columns,
+        categories=categories,
         rows=dict(zip(SPLITS, sizes, strict=True)),
         mean=dict(zip(columns, mean.tolist(), strict=True)),
         standard_deviation=dict(zip(columns, np.sqrt(variance).tolist(), strict=True)),

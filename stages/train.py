@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
-from stages.parts.batches import Rows, batches, block_size, blocks, load_rows
+from stages.parts.batches import Rows, Table, batches, block_size, load_tables
 from stages.parts.device import choose_device, set_numerics
 from stages.parts.errors import UserError
 from stages.parts.files import (
@@ -29,7 +29,7 @@ from stages.parts.lbfgs import LBFGS
 from stages.parts.model import Model
 from stages.parts.params import TrainParams, load_params
 from stages.parts.process import run
-from stages.parts.progress import progress
+from stages.parts.progress import Progress
 from stages.parts.ranks import Ranks, join_ranks, start_ranks
 from stages.parts.resume import Resume, resumable
 from stages.parts.split import Split, Statistics, read_statistics
@@ -57,9 +57,9 @@ def main() -> None:
         if ranks.num_ranks > 1:
             ranks.require_equal(code_digest())
             ranks.require_equal(digests)
-        rows = load_rows(training, model), load_rows(validation, model)
+        tables = load_tables(training, validation, model, ranks)
         with resumable(digests, ranks, params.train.epochs) as resume:
-            history = train(params.train, model, *rows, ranks, resume)
+            history = train(params.train, model, *tables, ranks, resume)
             if ranks.rank > 0:
                 return
             with output_folder(TRAINED) as folder:
@@ -78,7 +78,8 @@ def build_model(params: TrainParams, training: Split, statistics: Statistics) ->
     torch.manual_seed(params.seed)
     dtype = getattr(torch, training.dtype)
     try:
-        model = Model(training.features, training.target, params.hidden, dtype)
+        names = training.features, training.target
+        model = Model(*names, params.hidden, dtype, statistics.categories)
     except RuntimeError:
         raise UserError(
             "train: the network does not fit into memory. Lower `train.hidden`."
@@ -91,8 +92,8 @@ def build_model(params: TrainParams, training: Split, statistics: Statistics) ->
 def train(
     params: TrainParams,
     model: Model,
-    training: Rows,
-    validation: Rows,
+    training: Table,
+    validation: Table,
     ranks: Ranks,
     resume: Resume,
 ) -> History:
@@ -112,34 +113,41 @@ def train(
     optimizer = build_optimizer(params, parameters)
     size = block_size(len(model.features), params.hidden)
 
-    def loss_of(block: Rows) -> Tensor:
-        predictions = model.network(block.inputs)  # forward pass
-        return loss_function(predictions, block.targets)
+    def loss_of(rows: Rows) -> Tensor:
+        progress.add(rows.num_rows * ranks.num_ranks)
+        predictions = model.network(rows.inputs)  # forward pass
+        return loss_function(predictions, rows.targets)
 
-    def step(batch: Rows) -> float:
+    def step(batch: Table | Rows) -> float:
         def closure() -> float:  # lbfgs calls it several times in a step
             optimizer.zero_grad()
-            return backward(loss_of, blocks(batch, size), parameters, ranks)
+            return backward(loss_of, batch.blocks(size), parameters, ranks)
 
         return optimizer.step(closure)
 
     state = State(model.network, optimizer)
     resume.restore(state)
-    is_shown = ranks.rank == 0
-    for epoch in progress("train: epoch", params.epochs, first=state.epoch, is_shown=is_shown):
-        for batch in batches(training, params.batch_size, params.seed, epoch, state.step):
-            state.total_loss += step(batch) * batch.num_rows
-            state.step += 1
-            resume.save_if_due(state)
-        validation_loss = mean_loss(loss_of, blocks(validation, size), ranks)
-        state.end_epoch(training.num_rows, validation_loss)
-        require_finite(state.history[-1], params)
-        if params.patience and validation_loss is not None:
-            if validation_loss < state.best_loss:
-                state.best_loss, state.best_epoch = validation_loss, epoch
-                state.best_network = copy.deepcopy(model.network.state_dict())
-            elif epoch - state.best_epoch >= params.patience:
-                break
+    num_rows = training.num_rows + validation.num_rows
+    progress = Progress(
+        "train", params.epochs * num_rows, state.epoch * num_rows, is_shown=ranks.rank == 0
+    )
+    with progress:
+        for epoch in range(state.epoch, params.epochs):
+            progress.label = f"train: epoch {epoch + 1} of {params.epochs}"
+            for batch in batches(training, params.batch_size, params.seed, epoch, state.step):
+                state.total_loss += step(batch) * batch.num_rows
+                state.step += 1
+                resume.save_if_due(state)
+            validation_loss = mean_loss(loss_of, validation.blocks(size), ranks)
+            state.end_epoch(training.num_rows, validation_loss)
+            progress.update(state.epoch * num_rows)
+            require_finite(state.history[-1], params)
+            if params.patience and validation_loss is not None:
+                if validation_loss < state.best_loss:
+                    state.best_loss, state.best_epoch = validation_loss, epoch
+                    state.best_network = copy.deepcopy(model.network.state_dict())
+                elif epoch - state.best_epoch >= params.patience:
+                    break
     if state.best_network:
         model.network.load_state_dict(state.best_network)
     require_finite((params.epochs, *(p.abs().max().item() for p in parameters)), params)

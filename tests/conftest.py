@@ -14,9 +14,16 @@ import pytest
 os.environ["ATEN_CPU_CAPABILITY"] = "default"  # before the first tensor operation of this process
 os.environ["MKL_CBWR"] = "COMPATIBLE"
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from stages.parts import workers
+from stages.parts.cells import CheckedCells, choose_columns
+from stages.parts.errors import UserError
+from stages.parts.files import RAW
+from stages.parts.params import load_params
+from stages.parts.table import Table
 from tests.verify import ROOT, copy_files
 
 Change = Callable[..., None]
@@ -72,6 +79,33 @@ def raw(workspace: Path) -> Callable[[str, str | bytes], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def read(change: Change) -> Callable[..., tuple[list[str], NDArray[np.float64]]]:
+    """Read a file of data/raw with the given parameters of `prepare`."""
+
+    def read_rows(name: str, **prepare: Any) -> tuple[list[str], NDArray[np.float64]]:
+        change({f"prepare.{key}": value for key, value in prepare.items()})
+        params = load_params().prepare
+        table = Table(RAW / name, params.delimiter)
+        columns = choose_columns(str(table.path), table.names, params)
+        batches = CheckedCells(table, columns, params).batches()
+        return columns, np.concatenate([np.empty((0, len(columns))), *batches])
+
+    return read_rows
+
+
+@pytest.fixture
+def refusal(read: Callable[..., object]) -> Callable[..., str]:
+    """The sentence with which a table is refused."""
+
+    def sentence(name: str, **prepare: Any) -> str:
+        with pytest.raises(UserError) as error:
+            read(name, **prepare)
+        return str(error.value)
+
+    return sentence
 
 
 def command(folder: Path, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:

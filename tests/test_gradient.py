@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from stages.parts.batches import Rows
+from stages.parts.batches import Rows, joined
 from stages.parts.gradient import backward, mean_loss
 from stages.parts.ranks import Ranks
 
@@ -32,7 +32,7 @@ def bits(loss, parameters):
 @pytest.mark.parametrize("num_blocks", [1, 2, 9])
 def test_loss_and_gradient_of_blocks_are_those_of_all_their_rows(num_blocks, dtype):
     blocks, parameters, loss_of = problem(num_blocks, dtype)
-    mean = loss_of(Rows(*map(torch.cat, zip(*blocks, strict=True))))
+    mean = loss_of(joined(blocks))
     expected = torch.autograd.grad(mean, parameters)
     loss = backward(loss_of, blocks, parameters, Ranks())
     tolerance = 1e-5 if dtype == torch.float32 else 1e-13  # autograd rounds at every addition

@@ -22,7 +22,7 @@ def fit(tmp_path):
         writer.write(table.to_numpy(dtype))
         writer.close()
         training = Split(tmp_path / "train.parquet")
-        return least_squares(training, statistics(training, (len(table), 0, 0)))
+        return least_squares(training, statistics(training, (len(table), 0, 0), {}))
 
     return of_table
 

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.parts.line import line, portable_log, standard_normal
+from stages.parts.line import Line, portable_log, standard_normal
 
 
 def rows(num_rows, m=0.7, b=0.3, noise=0.05, seed=42):
-    return np.concatenate(list(line(num_rows, m, b, noise, seed)))
+    batches = Line(num_rows, m, b, noise, seed).batches(["x", "y"])
+    return np.concatenate([np.column_stack(batch.columns) for batch in batches])
 
 
 def test_x_is_even_in_the_unit_interval_and_y_is_on_the_line_without_noise():

@@ -12,6 +12,7 @@ from stages.parts.split import Statistics
 
 CPU = torch.device("cpu")
 STATISTICS = Statistics(
+    categories={},
     columns=["a", "b", "t"],
     rows={},
     mean={"a": 10.0, "b": -3.0, "t": 100.0},

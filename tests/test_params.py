@@ -121,20 +121,17 @@ def test_every_parameter_of_the_shipped_file_says_what_it_means(workspace):
         (
             "prepare.source",
             "../secret.csv",
-            "`prepare.source` must be line, or a .csv, .tsv or .parquet file in data/raw. Got"
-            ' "../secret.csv".',
+            '`prepare.source` must be line, or a file or folder in data/raw. Got "../secret.csv".',
         ),
         (
             "prepare.source",
             "/etc/x.csv",
-            "`prepare.source` must be line, or a .csv, .tsv or .parquet file in data/raw. Got"
-            ' "/etc/x.csv".',
+            '`prepare.source` must be line, or a file or folder in data/raw. Got "/etc/x.csv".',
         ),
         (
             "prepare.source",
-            "t.xlsx",
-            "`prepare.source` must be line, or a .csv, .tsv or .parquet file in data/raw. Got"
-            ' "t.xlsx".',
+            ".",
+            '`prepare.source` must be line, or a file or folder in data/raw. Got ".".',
         ),
         ("device", "gpu", '`device` must be auto, cpu, cuda, cuda:1, mps or xpu. Got "gpu".'),
         ("device", "cuda:", '`device` must be auto, cpu, cuda, cuda:1, mps or xpu. Got "cuda:".'),

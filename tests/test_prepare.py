@@ -2,11 +2,12 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from stages import prepare
 from stages.parts.errors import UserError
-from stages.parts.files import PREPARED, STATISTICS
+from stages.parts.files import PREPARED, RAW, STATISTICS
 from stages.parts.params import load_params
 
 
@@ -52,8 +53,17 @@ def test_a_table_and_its_copy_in_another_format_give_the_same_bytes(change, raw)
     table.to_csv(raw("t.csv", ""), index=False)
     table.to_csv(raw("t.tsv", ""), index=False, sep="\t")
     table.to_parquet(raw("t.parquet", ""), row_group_size=9999)
+    table.to_csv(raw("t.csv.gz", ""), index=False)
+    tsv = table.to_csv(index=False, sep="\t").encode()
+    raw("t.tsv.zst", pa.Codec("zstd").compress(tsv, asbytes=True))
+    (RAW / "parts").mkdir()
+    (RAW / "pieces").mkdir()
+    for number, part in enumerate(np.array_split(table, 3)):
+        part.to_csv(raw(f"parts/{number}.csv", ""), index=False)
+        part[["y", "b", "a"]].to_parquet(raw(f"pieces/{number}.parquet", ""))
     outputs = set()
-    for name in ("t.csv", "t.tsv", "t.parquet", "data/raw/t.csv"):
+    names = ("t.csv", "t.tsv", "t.parquet", "data/raw/t.csv", "t.csv.gz", "t.tsv.zst")
+    for name in (*names, "parts", "pieces"):
         change({"prepare.source": name, "prepare.dtype": "float64"})
         prepare.main()
         outputs.add(b"".join(path.read_bytes() for path in sorted(PREPARED.iterdir())))
@@ -88,8 +98,33 @@ def test_rows_with_missing_cells_are_dropped_and_counted(change, raw, capsys):
     raw("t.csv", "x,y\n1,1\n,2\n3,nan\n4,4\n" + "".join(f"{i},{i}\n" for i in range(5, 13)))
     change({"prepare.source": "t.csv", "prepare.missing": "drop", "prepare.validation": 0.2})
     prepare.main()
-    assert "10 rows from t.csv, 2 with missing cells dropped: 6 train" in capsys.readouterr().out
+    assert (
+        "10 rows from t.csv, 2 with missing cells dropped (`x` 1, `y` 1): 6 train"
+        in capsys.readouterr().out
+    )
     assert sorted(pd.concat(splits())["x"]) == [1, *range(4, 13)]
+
+
+def test_columns_that_are_not_chosen_are_ignored_and_named(change, raw, capsys):
+    rows = "".join(f"{i},name {i},{i},{i}\n" for i in range(10))
+    raw("t.csv", f"x,name,z,y\n{rows}")
+    change({"prepare.source": "t.csv", "prepare.features": ["x"]})
+    prepare.main()
+    assert capsys.readouterr().out.endswith("2 test; ignored: `name`, `z`\n")
+
+
+def test_categories_become_inputs_of_zero_and_one(change, raw, capsys):
+    rows = [("USA", 1), ("Japan", 2), ("EU", 3), ("USA", 4)]
+    raw("t.csv", "origin,y\n" + "".join(f"{origin},{y}\n" for origin, y in rows))
+    change({"prepare.source": "t.csv", "prepare.validation": 0, "prepare.test": 0})
+    prepare.main()
+    training = splits()[0]
+    names = ["origin=EU", "origin=Japan", "origin=USA", "y"]
+    assert list(training.columns) == names
+    assert training.to_numpy().tolist() == [[0, 0, 1, 1], [0, 1, 0, 2], [1, 0, 0, 3], [0, 0, 1, 4]]
+    statistics = json.loads(STATISTICS.read_text())
+    assert statistics["categories"] == {"origin": ["EU", "Japan", "USA"]}
+    assert statistics["mean"]["origin=USA"] == 0.5
 
 
 def test_the_line_is_a_table_whose_columns_can_be_chosen(change):

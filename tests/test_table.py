@@ -11,33 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stages.parts.cells import CheckedCells, choose_columns
 from stages.parts.errors import UserError
 from stages.parts.files import RAW
 from stages.parts.params import load_params
-from stages.parts.table import read_table
+from stages.parts.table import Table
 from tests.conftest import ROOT
-
-
-@pytest.fixture
-def read(change):
-    """Read a file of data/raw with the given parameters of `prepare`."""
-
-    def read_rows(name, **prepare):
-        change({f"prepare.{key}": value for key, value in prepare.items()})
-        columns, batches = read_table(RAW / name, load_params().prepare)
-        return columns, np.concatenate([np.empty((0, len(columns))), *batches])
-
-    return read_rows
-
-
-@pytest.fixture
-def refusal(read):
-    def sentence(name, **prepare):
-        with pytest.raises(UserError) as error:
-            read(name, **prepare)
-        return str(error.value)
-
-    return sentence
 
 
 def test_a_last_row_that_is_no_text_is_said_and_nothing_else(raw, refusal, capsys):
@@ -230,7 +209,16 @@ TARGET_TEXT = f"Correct the file, change `prepare.target`, {LIST}"
             {},
             f'data/raw/t.csv, line 2, column `day`: not a number: "2024-01-31". {TEXT}',
         ),
-        ("x,y\n0x10,1\n", {}, f'data/raw/t.csv, line 2, column `x`: not a number: "0x10". {TEXT}'),
+        (
+            "x,y\n0x10,1\n16,1\n",
+            {},
+            f'data/raw/t.csv, line 2, column `x`: not a number: "0x10". {TEXT}',
+        ),
+        (
+            "name;x;y\n1;2;3\n",
+            {},
+            'data/raw/t.csv: one column, `name;x;y`. Set `prepare.delimiter` to ";".',
+        ),
         ('x,y\n"1,5",1\n', {}, f'data/raw/t.csv, line 2, column `x`: not a number: "1,5". {TEXT}'),
         (
             "x;y\n1.5;1\n",
@@ -280,12 +268,12 @@ def test_a_faulty_parquet_table_is_refused(raw, refusal):
     raw("t.parquet", "x,y\n1,2\n")
     assert refusal("t.parquet").startswith("data/raw/t.parquet is not a Parquet file: ")
     day = pa.array([dt.datetime(2024, 1, 31, tzinfo=dt.UTC)])
-    pq.write_table(pa.table({"day": day, "s": ["a"], "y": [1.0]}), raw("t.parquet", ""))
+    pq.write_table(pa.table({"day": day, "s": [[1]], "y": [1.0]}), raw("t.parquet", ""))
     assert refusal("t.parquet") == (
-        "data/raw/t.parquet, column `day`: holds timestamp[us, tz=UTC], not numbers. Choose other"
-        " `prepare.features`, or correct the file.\n"
-        "data/raw/t.parquet, column `s`: holds string, not numbers. Choose other"
-        " `prepare.features`, or correct the file."
+        "data/raw/t.parquet, column `day`: holds timestamp[us, tz=UTC], neither numbers nor text."
+        " Choose other `prepare.features`, or correct the file.\n"
+        "data/raw/t.parquet, column `s`: holds list<element: int64>, neither numbers nor text."
+        " Choose other `prepare.features`, or correct the file."
     )
     pq.write_table(pa.table({"x": [1.0, 2.0, None], "y": [1.0, 2.0, 3.0]}), raw("t.parquet", ""))
     assert refusal("t.parquet") == f"data/raw/t.parquet, row 3, column `x`: empty cell. {CELL}"
@@ -340,9 +328,71 @@ def test_markers_are_trimmed_as_cells_are(raw, read):
     assert np.isnan(read("t.csv", missing="drop", missing_values=[" NA "])[1][0, 0])
 
 
-def test_a_folder_is_no_table(workspace, refusal):
-    (workspace / "data/raw/t.csv").mkdir()
-    assert refusal("t.csv").startswith("There is no file data/raw/t.csv.")
+FAULTY_FOLDERS = [
+    ({}, "data/raw/t is an empty folder. Put the table's files there."),
+    (
+        {"a.csv": "x,y\n1,2\n", "b.tsv": "x\ty\n1\t2\n"},
+        "data/raw/t holds files of several kinds: .csv, .tsv. Keep one kind in a folder.",
+    ),
+    (
+        {"a.csv": "x,y\n1,2\n", "b.csv": "x,z\n1,2\n"},
+        "data/raw/t/b.csv has other columns than data/raw/t/a.csv. Give all files of a folder the"
+        " same columns.",
+    ),
+    (
+        {"a.txt": "x,y\n1,2\n"},
+        "data/raw/t/a.txt is no table. Give it as .csv, .tsv (both also .gz or .zst) or .parquet.",
+    ),
+    (
+        {"a.csv": "x,y\n1,2\n", "b.csv": "x,y\n1,2\n1,oops\n"},
+        f'data/raw/t/b.csv, line 3, column `y`: not a number: "oops". {TARGET_TEXT}',
+    ),
+    ({"a.csv": "x,y\n1,2\n", "b.csv": ""}, "data/raw/t/b.csv is empty. Put a table with a header"
+     " and rows there."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "sentence"), FAULTY_FOLDERS)
+def test_a_faulty_folder_is_refused(raw, refusal, files, sentence):
+    (RAW / "t").mkdir()
+    for name, content in files.items():
+        raw(f"t/{name}", content)
+    assert refusal("t") == sentence
+
+
+def test_a_folder_is_read_in_the_order_of_its_names_and_hidden_files_are_none_of_it(raw, read):
+    (RAW / "t").mkdir()
+    raw("t/b.csv", "y,x\n4,3\n")
+    raw("t/a.csv", "x,y\n1,2\n")
+    raw("t/.gitignore", "*")
+    raw("t/_SUCCESS", "")
+    assert read("t")[1].tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("compression", ["gz", "zst"])
+def test_a_compressed_table_is_read_as_the_plain_one(raw, read, refusal, compression):
+    rows = "".join(f"{i},{i / 7!r}\n" for i in range(200_000))
+    raw("t.csv", f"x,y\n{rows}")
+    expected = read("t.csv")[1]
+    codec = pa.Codec({"gz": "gzip", "zst": "zstd"}[compression])
+    name = f"t.csv.{compression}"
+    path = raw(name, codec.compress(f"x,y\n{rows}".encode(), asbytes=True))
+    assert read(name)[1].tobytes() == expected.tobytes()
+    raw(name, codec.compress(f"x,y\n{rows}1,oops\n".encode(), asbytes=True))
+    assert refusal(name).startswith(f"data/raw/{name}, line 200002, column `y`: not a number")
+    path.write_bytes(path.read_bytes()[:5000])
+    assert refusal(name).startswith(f"data/raw/{name}: ")
+    path.write_bytes(b"x,y\n1,2\n")
+    assert refusal(name).startswith(f"data/raw/{name}: ")
+
+
+def test_thousands_of_columns_are_read(raw, read):
+    table = np.random.default_rng(0).standard_normal((300, 3000))
+    names = [f"channel {i} (mV)" for i in range(2999)]
+    pd.DataFrame(table, columns=[*names, "y"]).to_csv(raw("t.csv", ""), index=False)
+    columns, rows = read("t.csv")
+    assert columns == [*names, "y"]
+    assert rows.tobytes() == table.tobytes()
 
 
 def test_every_flipped_bit_of_a_parquet_file_is_read_or_refused(raw, change):
@@ -355,4 +405,5 @@ def test_every_flipped_bit_of_a_parquet_file_is_read_or_refused(raw, change):
         flipped[position // 8] ^= 1 << position % 8
         path.write_bytes(flipped)
         with suppress(UserError):
-            list(read_table(RAW / "t.parquet", params)[1])
+            table = Table(RAW / "t.parquet")
+            list(CheckedCells(table, choose_columns("t", table.names, params), params).batches())

@@ -1,89 +1,193 @@
-"""The rows of one step, in blocks."""
+"""The rows of one step, in blocks: those that fit stay in memory, the others are read again."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stages.parts.memory import available_bytes
 from stages.parts.model import Model
+from stages.parts.progress import Progress
+from stages.parts.ranks import Ranks
 from stages.parts.split import Split, block_rows
 from stages.parts.workers import in_order
 
-SHUFFLE = 3  # the purpose of this stream of random numbers: [seed, SHUFFLE, epoch]
+# The purposes of these streams of random numbers: [seed, purpose, epoch, …].
+BLOCK_SHUFFLE, ROW_SHUFFLE = 3, 4
+WINDOW_BLOCKS = 8  # shuffled together, about 32 MB of float32
 
 MAX_LAYER_VALUES = 2**18
 MIN_LAYER_ROWS = 2**12
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True)
+class Rows:
     """Rows, scaled for the network: inputs ``(rows, features)``, targets ``(rows, 1)``."""
 
     inputs: Tensor
     targets: Tensor
+
+    def __getitem__(self, chosen: slice | Tensor) -> Self:
+        return replace(self, inputs=self.inputs[chosen], targets=self.targets[chosen])
 
     @property
     def num_rows(self) -> int:
         """How many rows these are."""
         return self.targets.shape[0]
 
+    def blocks(self, size: int) -> "list[Rows]":
+        """Views, cut at ``size``; at least one."""
+        return list(map(Rows, self.inputs.split(size), self.targets.split(size)))
 
-def load_rows(split: Split, model: Model) -> Rows:
-    """All rows of a split, scaled as ``model`` scales, on its device."""
+    def load(self) -> "list[Rows]":
+        """The rows, in blocks."""
+        return [self]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A block of the file that is not kept, to be cut at ``size``."""
+
+    table: "Table"
+    index: int
+    num_rows: int
+    size: int
+
+    def load(self) -> list[Rows]:
+        """Read the rows, in blocks."""
+        return self.table.block(self.index).blocks(self.size)
+
+
+Block = Rows | Stored
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows of a split; the first ones are kept in memory."""
+
+    split: Split
+    model: Model
+    kept: Rows
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows these are."""
+        return self.split.num_rows
+
+    def blocks(self, size: int) -> list[Block]:
+        """All rows in the file's order; views of those that are kept, cut at ``size``."""
+        rows = block_rows(len(self.model.features) + 1)
+        starts = range(self.kept.num_rows, self.num_rows, rows)
+        return self.kept.blocks(size) + [
+            Stored(self, start // rows, min(rows, self.num_rows - start), size) for start in starts
+        ]
+
+    def block(self, index: int) -> Rows:
+        """The rows of one block of the file."""
+        rows = block_rows(len(self.model.features) + 1)
+        if index * rows < self.kept.num_rows:
+            return self.kept[index * rows : (index + 1) * rows]
+        return scaled(self.split, index, self.model)
+
+
+def load_tables(
+    training: Split, validation: Split, model: Model, ranks: Ranks
+) -> tuple[Table, Table]:
+    """The rows of both splits, as many as half of the memory takes; at least a block of each."""
+    num_rows = training.num_rows + validation.num_rows
+    num_bytes = num_rows * (len(model.features) + 1) * model.dtype.itemsize
+    share = min(1.0, available_bytes(model.input_mean.device) / 2 / num_bytes)
+    share = ranks.least(share)
+    if share < 1 and ranks.rank == 0:
+        print(f"train: {share:.0%} of the rows stay in memory, the others are read in every epoch")
+    return load(training, model, share), load(validation, model, share)
+
+
+def load(split: Split, model: Model, share: float) -> Table:
+    """Read and scale the first blocks of a split: a share of them, and at least one."""
+    num_kept = max(1, int(share * split.num_blocks))
+    num_rows = min(split.num_rows, num_kept * block_rows(len(split.features) + 1))
     device = model.input_mean.device
-    rows = Rows(
-        torch.empty(split.num_rows, len(model.features), dtype=model.dtype, device=device),
-        torch.empty(split.num_rows, 1, dtype=model.dtype, device=device),
+    kept = Rows(
+        torch.empty(num_rows, len(split.features), dtype=model.dtype, device=device),
+        torch.empty(num_rows, 1, dtype=model.dtype, device=device),
     )
-    start = 0
-    for index in range(split.num_blocks):
-        cells = torch.from_numpy(split.read(index)).to(device)
-        stop = start + len(cells)
-        rows.inputs[start:stop] = model.scale_inputs(cells[:, :-1])
-        rows.targets[start:stop] = model.scale_targets(cells[:, -1:])
-        start = stop
-    return rows
+    table = Table(split, model, kept)
+    with Progress("train: reading", num_rows) as progress:
+
+        def fill(index: int) -> None:
+            rows, place = scaled(split, index, model), table.block(index)
+            place.inputs.copy_(rows.inputs)
+            place.targets.copy_(rows.targets)
+            progress.add(rows.num_rows)
+
+        for _ in in_order(fill, range(min(num_kept, split.num_blocks))):
+            pass
+    return table
+
+
+def scaled(split: Split, index: int, model: Model) -> Rows:
+    """One block of a split, as the network takes it, on the model's device."""
+    cells = torch.from_numpy(split.read(index)).to(model.input_mean.device)
+    return Rows(model.scale_inputs(cells[:, :-1]), model.scale_targets(cells[:, -1:]))
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """All rows of the parts; of one part alone no copy."""
+    parts = [part for part in parts if part.num_rows] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
+    return Rows(torch.cat([p.inputs for p in parts]), torch.cat([p.targets for p in parts]))
 
 
 def block_size(num_features: int, hidden: Sequence[int]) -> int:
     """Rows of a block in training: a function of the numbers of columns and hidden units alone.
 
     A hidden layer's values for one block fit into a CPU's second-level cache, if they are 4,096
-    rows or more: the sums of gradients over fewer would take longer than the gradients.
+    rows or more: the sums of gradients over fewer would take longer than the gradients. A block of
+    the file consists of whole ones.
     """
     layer_rows = 1 << (MAX_LAYER_VALUES // max([1, *hidden])).bit_length() - 1
     return min(block_rows(num_features + 1), max(layer_rows, MIN_LAYER_ROWS))
 
 
-def blocks(rows: Rows, size: int) -> list[Rows]:
-    """Views of ``rows``, cut at ``size``."""
-    if rows.num_rows <= size:
-        return [rows]
-    return [
-        Rows(*pair) for pair in zip(rows.inputs.split(size), rows.targets.split(size), strict=True)
-    ]
-
-
 def batches(
-    rows: Rows, batch_size: int | None, seed: int, epoch: int, first_step: int = 0
-) -> Iterator[Rows]:
+    table: Table, batch_size: int | None, seed: int, epoch: int, first_step: int = 0
+) -> Iterator[Table | Rows]:
     """Yield each row once, ``batch_size`` at a time: a function of the seed and the epoch alone.
 
-    ``None`` is all rows at once, in the table's order. Those before ``first_step`` are left out.
+    The blocks are shuffled, and the rows of every eight blocks among themselves. ``None`` is all
+    rows at once, in the table's order. Batches before ``first_step`` are left out.
     """
     if batch_size is None:
-        yield from [rows][first_step:]
+        yield from [table][first_step:]
         return
-    generator = np.random.default_rng([seed, SHUFFLE, epoch])
-    order = torch.from_numpy(generator.permutation(rows.num_rows)[first_step * batch_size :])
-    order = order.to(rows.inputs.device)
-    size = block_rows(rows.inputs.shape[1] + 1)
+    order = np.random.default_rng([seed, BLOCK_SHUFFLE, epoch]).permutation(table.split.num_blocks)
+    windows = [
+        order[start : start + WINDOW_BLOCKS] for start in range(0, len(order), WINDOW_BLOCKS)
+    ]
 
-    def gather(chosen: Tensor) -> Rows:
-        return Rows(rows.inputs[chosen], rows.targets[chosen])
+    def shuffled(number: int) -> Rows:
+        rows = joined([table.block(index) for index in windows[number]])
+        generator = np.random.default_rng([seed, ROW_SHUFFLE, epoch, number])
+        return rows[torch.from_numpy(generator.permutation(rows.num_rows)).to(rows.inputs.device)]
 
-    portions = order.split(batch_size * max(1, size // batch_size))  # about a block each
-    for portion in in_order(gather, portions if len(order) else []):
-        for pair in zip(*(tensor.split(batch_size) for tensor in portion), strict=True):
-            yield Rows(*pair)
+    size = block_rows(len(table.model.features) + 1)
+    sizes = [sum(min(size, table.num_rows - size * int(i)) for i in window) for window in windows]
+    first, num_skipped = 0, first_step * batch_size
+    while first < len(windows) and num_skipped >= sizes[first]:
+        num_skipped -= sizes[first]
+        first += 1
+    rest = table.kept[:0]
+    for window in in_order(shuffled, range(first, len(windows)), num_ahead=1):
+        rows = joined([rest, window[num_skipped:]])
+        num_skipped = 0
+        num_whole = rows.num_rows // batch_size * batch_size
+        if num_whole:
+            yield from rows[:num_whole].blocks(batch_size)
+        rest = rows[num_whole:]
+    if rest.num_rows:
+        yield rest

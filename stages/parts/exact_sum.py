@@ -20,8 +20,7 @@ Item = TypeVar("Item")
 BIN_BITS = 32
 NUM_BINS = 3
 LOWEST = -29  # the lowest top bin: its lowest companion, 2⁻⁹⁹², is still a normal float64
-ADD_AT_ONCE = 2**16  # numbers, or about so many
-MAX_ROWS = 2**21  # so many integers below 2³² add exactly in float64
+ADD_AT_ONCE = 2**17  # numbers, or about so many: 2²¹ integers below 2³² add exactly in float64
 
 
 class ExactSum:
@@ -37,15 +36,22 @@ class ExactSum:
         self.is_finite = True
 
     def add(self, vectors: NDArray[np.float64]) -> None:
-        """Add the rows of ``vectors``, shape ``(rows, size)``, at most 2²¹ of them."""
-        assert len(vectors) <= MAX_ROWS
-        largest = np.abs(vectors).max(axis=0, initial=0.0)
+        """Add the rows of ``vectors``, shape ``(rows, size)``."""
+        num_rows, size = vectors.shape
+        step = max(1, ADD_AT_ONCE // size)
+        for start in range(0, num_rows, step):
+            self._add_piece(vectors[start : start + step])
+
+    def _add_piece(self, vectors: NDArray[np.float64]) -> None:
+        num_rows, size = vectors.shape
+        rest = vectors.copy(order="F" if num_rows > size else "C")  # numpy's inner loops are long
+        whole = np.empty_like(rest)
+        largest = np.abs(rest, out=whole).max(axis=0)
         if not np.isfinite(largest).all():
             self.is_finite = False
             return
         _, exponents = np.frexp(largest)  # largest < 2**exponent
         self.raise_to(np.where(largest > 0, (exponents - 1) // BIN_BITS, LOWEST))
-        rest, whole = vectors.copy(), np.empty_like(vectors)
         for position in range(NUM_BINS):
             unit = self._unit(position)
             np.trunc(np.divide(rest, unit, out=whole), out=whole)

@@ -7,13 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stages.parts.batches import Rows
+from stages.parts.batches import Block, Rows
 from stages.parts.ranks import Ranks
 
 
 def backward(
     loss_of: Callable[[Rows], Tensor],
-    blocks: Sequence[Rows],
+    blocks: Sequence[Block],
     parameters: Sequence[nn.Parameter],
     ranks: Ranks,
 ) -> float:
@@ -24,17 +24,21 @@ def backward(
     of several blocks is not finite, all is NaN.
     """
     if len(blocks) == 1:
-        loss = loss_of(blocks[0])
+        [rows] = blocks[0].load()
+        loss = loss_of(rows)
         loss.backward()
         return loss.item()
 
-    def loss_and_gradient(block: Rows) -> NDArray[np.float64]:
-        loss = loss_of(block)
+    def loss_and_gradient(rows: Rows) -> NDArray[np.float64]:
+        loss = loss_of(rows)
         parts = [loss.detach(), *torch.autograd.grad(loss, parameters)]
         means = torch.cat([part.reshape(-1) for part in parts]).cpu().double().numpy()
-        return means[None] * block.num_rows
+        return means * rows.num_rows
 
-    total = ranks.exact_sum(loss_and_gradient, blocks, 1 + sum(p.numel() for p in parameters))
+    def losses_and_gradients(block: Block) -> NDArray[np.float64]:
+        return np.stack([loss_and_gradient(rows) for rows in block.load()])
+
+    total = ranks.exact_sum(losses_and_gradients, blocks, 1 + sum(p.numel() for p in parameters))
     mean = torch.from_numpy(total / sum(block.num_rows for block in blocks))
     gradients = mean[1:].split([p.numel() for p in parameters])
     for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -43,18 +47,19 @@ def backward(
 
 
 def mean_loss(
-    loss_of: Callable[[Rows], Tensor], blocks: Sequence[Rows], ranks: Ranks
+    loss_of: Callable[[Rows], Tensor], blocks: Sequence[Block], ranks: Ranks
 ) -> float | None:
     """The mean loss of all rows, without its gradient; None if there are none."""
     num_rows = sum(block.num_rows for block in blocks)
     if not num_rows:
         return None
+
+    @torch.no_grad()  # here and not around the threads: it holds for one thread
+    def losses(block: Block) -> NDArray[np.float64]:
+        return np.array([[loss_of(rows).item() * rows.num_rows] for rows in block.load()])
+
     if len(blocks) == 1:
+        [rows] = blocks[0].load()
         with torch.no_grad():
-            return loss_of(blocks[0]).item()
-
-    def summed_loss(block: Rows) -> NDArray[np.float64]:
-        with torch.no_grad():  # here and not around the threads: it holds for one thread
-            return np.array([[loss_of(block).item() * block.num_rows]])
-
-    return ranks.exact_sum(summed_loss, blocks, size=1).item() / num_rows
+            return loss_of(rows).item()
+    return ranks.exact_sum(losses, blocks, size=1).item() / num_rows

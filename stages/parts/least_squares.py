@@ -7,6 +7,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from stages.parts.progress import Progress
 from stages.parts.split import Split, Statistics, block_rows
 from stages.parts.workers import in_order
 
@@ -39,16 +40,20 @@ def least_squares(training: Split, statistics: Statistics) -> LeastSquares:
     width = 1 + len(scale)
     group_blocks = -(-4 * width // block_rows(len(scale)))  # enough rows for a factor to be small
 
+    progress = Progress("evaluate: least squares", training.num_rows)
+
     def triangle(first: int) -> Tensor:
         group = range(first, min(first + group_blocks, training.num_blocks))
         rows = torch.cat([torch.from_numpy(training.read(block)) for block in group]).double()
+        progress.add(len(rows))
         ones = torch.ones(len(rows), 1, dtype=torch.float64)
         return torch.linalg.qr(torch.cat([ones, (rows - mean) / scale], dim=1), mode="r").R
 
     def fold(upper: Tensor, lower: Tensor) -> Tensor:
         return torch.linalg.qr(torch.cat([upper, lower]), mode="r").R
 
-    factor = reduce(fold, in_order(triangle, range(0, training.num_blocks, group_blocks)))
+    with progress:
+        factor = reduce(fold, in_order(triangle, range(0, training.num_blocks, group_blocks)))
     u, singular, v_transposed = torch.linalg.svd(factor[:, :-1], full_matrices=False)
     rank = int((singular > RANK_TOLERANCE[training.dtype] * singular[0]).sum())
     u, singular, v = u[:, :rank], singular[:rank], v_transposed[:rank].T

@@ -2,25 +2,45 @@
 
 import math
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stages.parts.split import arrow_column
+from stages.parts.table import Batch
+from stages.parts.workers import in_order
 
 CHUNK_ROWS = 2**16
 LOG_2 = 0.6931471805599453
 NOISE = 1  # the purpose of this stream of random numbers: [seed, NOISE, chunk]
 
 
-def line(
-    num_rows: int, m: float, b: float, noise: float, seed: int
-) -> Iterator[NDArray[np.float64]]:
-    """Yield ``(x, y)`` rows, shape ``(rows, 2)``: x even in [0, 1), y = m·x + b + noise·N(0, 1)."""
-    for start in range(0, num_rows, CHUNK_ROWS):
-        stop = min(start + CHUNK_ROWS, num_rows)
-        x = np.arange(start, stop) / num_rows
-        generator = np.random.default_rng([seed, NOISE, start // CHUNK_ROWS])
-        deviations = standard_normal(generator, CHUNK_ROWS)[: stop - start]
-        yield np.column_stack([x, m * x + b + noise * deviations])
+class Line:
+    """The rows ``(x, y)``: x evenly spaced in [0, 1), y = m·x + b + noise·N(0, 1)."""
+
+    path = "the line"
+    names: ClassVar = ["x", "y"]
+
+    def __init__(self, num_rows: int, m: float, b: float, noise: float, seed: int) -> None:
+        self._num_rows, self._m, self._b, self._noise, self._seed = num_rows, m, b, noise, seed
+
+    def batches(self, columns: list[str]) -> Iterator[Batch]:
+        """Draw the rows, a chunk at a time."""
+
+        def batch(start: int) -> Batch:
+            stop = min(start + CHUNK_ROWS, self._num_rows)
+            x = np.arange(start, stop) / self._num_rows
+            generator = np.random.default_rng([self._seed, NOISE, start // CHUNK_ROWS])
+            deviations = standard_normal(generator, CHUNK_ROWS)[: stop - start]
+            values = {"x": x, "y": self._m * x + self._b + self._noise * deviations}
+            return Batch([arrow_column(values[name]) for name in columns], stop / self._num_rows)
+
+        yield from in_order(batch, range(0, self._num_rows, CHUNK_ROWS))
+
+    def locate(self, row: int) -> str:
+        """The row's number, from 1."""
+        return f"row {row + 1} of the line"
 
 
 def standard_normal(generator: np.random.Generator, num_values: int) -> NDArray[np.float64]:

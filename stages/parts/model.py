@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from stages.parts.categories import Categories
 from stages.parts.errors import UserError
 from stages.parts.split import Statistics
 
@@ -22,13 +23,20 @@ MAX_FORMULA_FEATURES = 3
 class Model(nn.Module):
     """z-scores of the inputs → linear layers with ReLU between → the target's raw unit.
 
-    Without hidden layers the model is a line. Fresh buffers leave units as they are.
+    Without hidden layers the model is a line. Fresh buffers leave units as they are. ``features``
+    are the network's inputs; ``categories`` tells which of them one column of a table makes.
     """
 
     def __init__(
-        self, features: Sequence[str], target: str, hidden: Sequence[int], dtype: torch.dtype
+        self,
+        features: Sequence[str],
+        target: str,
+        hidden: Sequence[int],
+        dtype: torch.dtype,
+        categories: Categories | None = None,
     ) -> None:
         super().__init__()
+        self.categories = dict(categories or {})
         self.features, self.target, self.hidden, self.dtype = [*features], target, [*hidden], dtype
         layers: list[nn.Module] = []
         num_inputs = len(features)
@@ -102,6 +110,7 @@ class Model(nn.Module):
         signature = {
             "features": self.features,
             "target": self.target,
+            "categories": self.categories,
             "hidden": self.hidden,
             "dtype": str(self.dtype).removeprefix("torch."),
             "trained_on": device.type,
@@ -124,7 +133,10 @@ class Model(nn.Module):
                 signature = json.loads(file.metadata()[METADATA])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             dtype = {"float32": torch.float32, "float64": torch.float64}[signature["dtype"]]
-            model = cls(signature["features"], signature["target"], signature["hidden"], dtype)
+            features, target, hidden, categories = (
+                signature[name] for name in ("features", "target", "hidden", "categories")
+            )
+            model = cls(features, target, hidden, dtype, categories)
             model.load_state_dict(state)
         except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise UserError(

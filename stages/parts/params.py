@@ -37,8 +37,8 @@ def _must(rule: str, holds: Callable[[Any], object]) -> Callable[[Any], Any]:
 
 def _is_source(source: str) -> bool:
     path = PurePosixPath(source)
-    is_inside = not path.is_absolute() and ".." not in path.parts and "\0" not in source
-    return source == "line" or (is_inside and path.suffix.lower() in {".csv", ".tsv", ".parquet"})
+    is_inside = not path.is_absolute() and ".." not in path.parts
+    return is_inside and path.name != "" and "\0" not in source
 
 
 def _is_marker(marker: object) -> bool:
@@ -60,7 +60,7 @@ Number = Annotated[
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Source = Annotated[
     str,
-    AfterValidator(_must("be line, or a .csv, .tsv or .parquet file in data/raw", _is_source)),
+    AfterValidator(_must("be line, or a file or folder in data/raw", _is_source)),
 ]
 Device = Annotated[
     str, AfterValidator(_must("be auto, cpu, cuda, cuda:1, mps or xpu", DEVICE.fullmatch))
@@ -112,7 +112,7 @@ class PrepareParams(Section):
                 f"`prepare.features` must not name the target, `{self.target}`. Remove it there,"
                 " or choose another `prepare.target`."
             )
-        if self.source.lower().endswith(".csv") and self.delimiter == self.decimal:
+        if self.source != "line" and self.delimiter == self.decimal:
             raise _conflict(
                 "`prepare.delimiter` and `prepare.decimal` must differ."
                 f' Got "{self.decimal}" for both.'

@@ -2,28 +2,65 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from threading import Lock
+from typing import Self
 
 from tqdm import tqdm
 
-FIRST_LINE_SECONDS = 5.0
+FIRST_LINE_SECONDS = 2.0
 
 
-def progress(label: str, total: int, *, first: int = 0, is_shown: bool = True) -> Iterator[int]:
-    """Count from ``first`` to ``total - 1``; plain lines come after 5, 10, 20, 40, … seconds."""
-    counts = range(first, total)
-    if not is_shown:
-        yield from counts
-        return
-    if sys.stderr.isatty():
-        yield from tqdm(counts, desc=label, initial=first, total=total, leave=False)
-        return
-    start = time.monotonic()
-    next_line_seconds = FIRST_LINE_SECONDS
-    for done in counts:
-        elapsed_seconds = time.monotonic() - start
-        if elapsed_seconds >= next_line_seconds and done > first:
-            left_seconds = elapsed_seconds / (done - first) * (total - done)
-            print(f"{label}: {done} of {total}, about {left_seconds:.0f} s left", flush=True)
-            next_line_seconds = 2 * elapsed_seconds
-        yield done
+class Progress:
+    """Says, after 2, 4, 8, … seconds, how many rows are done, how fast, and when all will be.
+
+    Any thread may tell it.
+    """
+
+    def __init__(
+        self, label: str, total: float, first: float = 0, *, is_shown: bool = True
+    ) -> None:
+        self.label = label
+        self._total, self._first, self._done = total, first, first
+        self._start, self._next_line_seconds = time.monotonic(), FIRST_LINE_SECONDS
+        self._lock = Lock()
+        self._is_shown = is_shown
+        self._bar = None
+        if is_shown and sys.stderr.isatty():
+            self._bar = tqdm(
+                desc=label,
+                initial=first,
+                unit=" rows",
+                unit_scale=True,
+                leave=False,
+                delay=FIRST_LINE_SECONDS,
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def add(self, num_rows: float) -> None:
+        """So many more rows are done."""
+        with self._lock:
+            self.update(self._done + num_rows)
+
+    def update(self, done: float, total: float | None = None) -> None:
+        """So many rows are done, of so many, as far as is known now."""
+        self._total = total or self._total
+        self._done = min(done, self._total)
+        if self._bar is not None:
+            self._bar.desc, self._bar.total = self.label, self._total
+            self._bar.update(self._done - self._bar.n)
+        elif self._is_shown and self._first < self._done < self._total:
+            elapsed_seconds = time.monotonic() - self._start
+            if elapsed_seconds >= self._next_line_seconds:
+                self._next_line_seconds = 2 * elapsed_seconds
+                rate = (self._done - self._first) / elapsed_seconds
+                print(
+                    f"{self.label}: {self._done:,.0f} rows ({self._done / self._total:.0%}),"
+                    f" {rate:,.0f} rows/s, about {(self._total - self._done) / rate:.0f} s left",
+                    flush=True,
+                )

@@ -39,6 +39,13 @@ class Ranks:
             distributed.all_reduce(torch.from_numpy(partial.bins))
         return partial.total()
 
+    def least(self, value: float) -> float:
+        """The least of all ranks' values, in every rank."""
+        least = torch.tensor(value, dtype=torch.float64)
+        if self.num_ranks > 1:
+            distributed.all_reduce(least, distributed.ReduceOp.MIN)
+        return least.item()
+
     def share(self, content: bytes) -> bytes:
         """Rank 0's ``content``, in every rank."""
         if self.num_ranks == 1:

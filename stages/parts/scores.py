@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stages.parts.errors import UserError
 from stages.parts.exact_sum import exact_mean, exact_sum
+from stages.parts.progress import Progress
 from stages.parts.split import Split
 
 Predict = Callable[[Tensor], Tensor]  # inputs (rows, features) → predictions (rows, 1)
@@ -28,8 +29,10 @@ def scores(split: Split, predictors: Mapping[str, Predict]) -> dict[str, Scores]
     """
     blocks = range(split.num_blocks)
 
+    progress = Progress("evaluate: scoring", split.num_rows)
+
     def targets_of(block: int) -> NDArray[np.float64]:
-        return split.read(block)[:, -1:].astype(np.float64)
+        return split.read(block, [split.target]).astype(np.float64)
 
     mean = float(exact_mean(targets_of, blocks, size=1, num_rows=split.num_rows)[0])
     largest: dict[str, list[float]] = {name: [] for name in predictors}
@@ -37,6 +40,7 @@ def scores(split: Split, predictors: Mapping[str, Predict]) -> dict[str, Scores]
     @torch.inference_mode()  # here and not around the threads: it holds for one thread
     def deviations(block: int) -> NDArray[np.float64]:
         rows = torch.from_numpy(split.read(block))
+        progress.add(len(rows))
         targets = rows[:, -1:].double()
         columns = [(targets - mean) ** 2]
         for name, predict in predictors.items():
@@ -45,7 +49,8 @@ def scores(split: Split, predictors: Mapping[str, Predict]) -> dict[str, Scores]
             largest[name].append(residuals.abs().max().item())
         return torch.cat(columns, dim=1).numpy()
 
-    spread, *totals = exact_sum(deviations, blocks, size=1 + 2 * len(predictors)).tolist()
+    with progress:
+        spread, *totals = exact_sum(deviations, blocks, size=1 + 2 * len(predictors)).tolist()
     if not all(map(math.isfinite, [spread, *totals])):
         raise UserError(
             f"evaluate: errors on {split.path} are too large to square. Lower `train.lr` or rescale"

@@ -50,6 +50,8 @@ def split_labels(
 class Statistics(BaseModel):
     """statistics.json: columns in order, rows per split, and the training rows' statistics.
 
+    A category column of the table is a column for each of its sorted categories here.
+
     The standard deviation is the population's, as z-scores want it: divided by the number of rows.
     That of a column which varies by less than about 1e-149 is 0.
     """
@@ -57,6 +59,7 @@ class Statistics(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     columns: list[str]
+    categories: dict[str, list[str]]
     rows: dict[str, int]
     mean: dict[str, float]
     standard_deviation: dict[str, float]
@@ -93,12 +96,15 @@ class SplitWriter:
         self.file.close()
 
     def _write_block(self) -> None:
-        columns = [
-            pa.Array.from_buffers(kind, self.filled, [None, pa.py_buffer(column.copy())])
-            for kind, column in zip(self.schema.types, self.block[: self.filled].T, strict=True)
-        ]  # pa.array() would import pandas
+        columns = [arrow_column(column) for column in self.block[: self.filled].T]
         self.file.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
         self.filled = 0
+
+
+def arrow_column(numbers: NDArray[np.floating]) -> pa.Array:
+    """A column without missing cells; pa.array() would import pandas."""
+    kind, content = pa.from_numpy_dtype(numbers.dtype), pa.py_buffer(numbers.copy())
+    return pa.Array.from_buffers(kind, len(numbers), [None, content])
 
 
 class Split:
@@ -124,11 +130,11 @@ class Split:
         self.num_rows: int = self.metadata.num_rows
         self.num_blocks: int = self.metadata.num_row_groups
 
-    def read(self, block: int) -> Rows:
+    def read(self, block: int, columns: list[str] | None = None) -> Rows:
         """The rows of one block, shape ``(rows, columns)``: features, then the target."""
         try:
             with pq.ParquetFile(self.path, metadata=self.metadata) as file:
-                table = file.read_row_group(block, use_threads=False)
+                table = file.read_row_group(block, columns, use_threads=False)
             if any(column.null_count for column in table.columns):
                 raise pa.ArrowInvalid("missing cells")
             return np.column_stack([np.from_dlpack(column.chunk(0)) for column in table.columns])

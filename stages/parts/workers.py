@@ -47,12 +47,15 @@ def share(work: Callable[[Iterator[Item]], Result], items: Sequence[Item]) -> li
     return [call.result() for call in [_pool().submit(work, common) for _ in range(num_calls)]]
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield ``work(item)`` in the items' order, computed at most a few items ahead."""
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], num_ahead: int | None = None
+) -> Iterator[Result]:
+    """Yield ``work(item)`` in the items' order, computed ahead: two items for each thread."""
+    most = 2 * num_threads() if num_ahead is None else num_ahead
     ahead: deque[Future[Result]] = deque()
     for item in items:
         ahead.append(_pool().submit(work, item))
-        if len(ahead) > 2 * num_threads():
+        if len(ahead) > most:
             yield ahead.popleft().result()
     while ahead:
         yield ahead.popleft().result()

@@ -1,0 +1,300 @@
+"""The cells of a table as numbers, each checked; text cells as categories."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from stages.parts.categories import MAX_CATEGORIES, inputs_of
+from stages.parts.errors import UserError
+from stages.parts.line import Line
+from stages.parts.params import PrepareParams
+from stages.parts.progress import Progress
+from stages.parts.table import Batch, Table, is_text, listed
+from stages.parts.workers import in_order
+
+SHOWN_FAULTS = 3
+SHOWN_CHARACTERS = 60
+BOOLEANS = {"false": 0.0, "true": 1.0}
+
+
+class Fault(NamedTuple):
+    """A cell that cannot be used."""
+
+    row: int
+    column: int
+    what: str
+
+
+class Cells(NamedTuple):
+    """A column of a batch: float64, NaN where missing; and the text cells, null elsewhere."""
+
+    numbers: NDArray[np.float64]
+    texts: pa.DictionaryArray | None
+
+
+@dataclass
+class Text:
+    """A text that a column's cells hold."""
+
+    code: int  # in order of appearance
+    first_row: int
+    num_cells: int = 0
+
+
+@dataclass
+class Column:
+    """What the cells of a column have been so far."""
+
+    name: str
+    is_target: bool
+    has_numbers: bool = False
+    texts: dict[str, Text] = field(default_factory=dict)  # at most 1 + MAX_CATEGORIES
+    num_other_texts: int = 0
+
+    def add(self, cells: Cells, first_row: int) -> NDArray[np.float64]:
+        """Note the cells, and return them as numbers; a text's number is its code."""
+        if cells.texts is None:
+            self.has_numbers |= not np.isnan(cells.numbers).all()
+            return cells.numbers
+        is_text = np.asarray(pc.is_valid(cells.texts))
+        self.has_numbers |= bool((~is_text & ~np.isnan(cells.numbers)).any())
+        indices = np.asarray(pc.fill_null(cells.texts.indices, 0))
+        values, counts = cells.texts.dictionary.to_pylist(), np.bincount(indices[is_text])
+        codes = np.zeros(len(values))
+        for index, (value, count) in enumerate(zip(values, counts, strict=True)):
+            text = self.texts.get(value)
+            if text is None and len(self.texts) > MAX_CATEGORIES:
+                self.num_other_texts += int(count)
+                continue
+            if text is None:
+                row = first_row + int((is_text & (indices == index)).argmax())
+                text = self.texts[value] = Text(len(self.texts), row)
+            text.num_cells += int(count)
+            codes[index] = text.code
+        return np.where(is_text, codes[indices], cells.numbers)
+
+    def is_boolean(self) -> bool:
+        """Whether all cells say true or false."""
+        return bool(self.texts) and {text.lower() for text in self.texts} <= {*BOOLEANS}
+
+    def faults(self) -> dict[str, Text]:
+        """The texts that this column must not hold."""
+        if self.has_numbers or (self.is_target and not self.is_boolean()):
+            return self.texts
+        # Dates, other decimal signs, units: numbers that were not understood are no categories.
+        return {
+            value: text
+            for value, text in self.texts.items()
+            if any(map(str.isdigit, value)) and not any(map(str.isalpha, value))
+        }
+
+
+class CheckedCells:
+    """The chosen columns of a table as numbers; afterwards, what its text columns hold.
+
+    A column whose cells are all text is one of categories, or of booleans; one that holds numbers
+    and text is faulty.
+    """
+
+    def __init__(self, table: Table | Line, columns: list[str], params: PrepareParams) -> None:
+        self.columns, self._table, self._params = columns, table, params
+        self._columns = [Column(name, name == params.target) for name in columns]
+        self._faults: list[Fault] = []  # the first ones of missing cells
+        self._num_faults = 0
+
+    def batches(self) -> Iterator[NDArray[np.float64]]:
+        """Yield the rows, shape ``(rows, columns)``, each number the double nearest to the file's.
+
+        With ``missing: drop`` a missing cell is NaN; a text's number stands for it in ``recode``.
+
+        Raises:
+            UserError: At the end, if cells are faulty, naming the first ones.
+        """
+        parse = parser([str(m) for m in self._params.missing_values if isinstance(m, str)],
+                       self._params.decimal)  # fmt: skip
+        markers = [float(m) for m in self._params.missing_values if not isinstance(m, str)]
+        num_rows = 0
+
+        def parsed(batch: Batch) -> tuple[Batch, list[Cells]]:
+            return batch, [parse(column) for column in batch.columns]
+
+        with Progress("prepare: reading", 1) as progress:
+            for batch, cells in in_order(parsed, self._table.batches(self.columns)):
+                pairs = zip(self._columns, cells, strict=True)
+                rows = np.column_stack([column.add(part, num_rows) for column, part in pairs])
+                if markers:
+                    rows[np.isin(rows, markers)] = np.nan
+                if self._params.missing == "error":
+                    self._note_missing(batch.columns, ~np.isfinite(rows), num_rows)
+                num_rows += len(rows)
+                progress.update(num_rows, num_rows / (batch.share or 1))
+                if not self._num_faults:
+                    yield rows
+        self._require_no_faults()
+
+    def categories(self) -> dict[str, list[str]]:
+        """The sorted categories of each column that has any."""
+        return {
+            column.name: sorted(column.texts)
+            for column in self._columns
+            if column.texts and not column.is_boolean()
+        }
+
+    def recode(self, rows: NDArray[np.floating]) -> None:
+        """Replace the numbers that stand for texts by the category's index, or by 0 and 1."""
+        for column, cells in zip(self._columns, rows.T, strict=True):
+            if column.texts:
+                ordered = sorted(column.texts)
+                values = [
+                    BOOLEANS[text.lower()] if column.is_boolean() else ordered.index(text)
+                    for text in column.texts
+                ]
+                cells[:] = np.array(values)[cells.astype(int)]
+
+    def _note_missing(
+        self, columns: list[pa.Array], is_missing: NDArray[np.bool_], first_row: int
+    ) -> None:
+        self._num_faults += int(is_missing.sum())
+        for row, column in np.argwhere(is_missing)[: SHOWN_FAULTS - len(self._faults)]:
+            cell = columns[column][int(row)].as_py()
+            what = "empty cell" if cell in (None, "") else f"missing or not finite: {show(cell)}"
+            cure = "Set `prepare.missing` to drop, or correct the file."
+            self._faults.append(Fault(first_row + int(row), int(column), f"{what}. {cure}"))
+
+    def _require_no_faults(self) -> None:
+        faults, sentences = [*self._faults], []
+        for index, column in enumerate(self._columns):
+            texts = column.faults()
+            key = "target" if column.is_target else "features"
+            faults += [
+                Fault(
+                    text.first_row,
+                    index,
+                    f"not a number: {show(value)}. Correct the file, change `prepare.{key}`, or"
+                    " list it in `prepare.missing_values` and set `prepare.missing` to drop.",
+                )
+                for value, text in texts.items()
+            ]
+            self._num_faults += sum(text.num_cells for text in texts.values())
+            self._num_faults += column.num_other_texts if texts else 0
+            if len(column.texts) > MAX_CATEGORIES and not texts:
+                sentences.append(
+                    f"{self._table.path}, column `{column.name}`: text with more than"
+                    f" {MAX_CATEGORIES} different values. Choose other `prepare.features`."
+                )
+        shown = sorted(faults)[:SHOWN_FAULTS]
+        for row, index, what in shown:
+            where = f"{self._table.locate(row)}, column `{self._columns[index].name}`"
+            sentences.append(f"{where}: {what}")
+        if self._num_faults > len(shown):
+            sentences.append(f"… and {self._num_faults - len(shown)} more such cells.")
+        if sentences:
+            raise UserError("\n".join(sentences))
+
+
+def choose_columns(where: str, names: list[str], params: PrepareParams) -> list[str]:
+    """The chosen features, then the target.
+
+    Raises:
+        UserError: If a name is not in the table or stands there twice, or no feature is left.
+    """
+    repeated = _repeated(names)
+    if repeated:
+        raise UserError(
+            f"{where}: more than one column {listed(repeated)}. Give each its own name."
+        )
+    features = params.features
+    if features is None:
+        features = [name for name in names if name != params.target]
+    wanted = [("target", params.target), *(("features", name) for name in features)]
+    known = {*names}
+    unknown = [(key, name) for key, name in wanted if name not in known]
+    others = [sign for sign in ";\t|," if len(names) == 1 and sign in names[0]]
+    if unknown and others:
+        sign = json.dumps(others[0])
+        raise UserError(f"{where}: one column, `{names[0]}`. Set `prepare.delimiter` to {sign}.")
+    if unknown:
+        faults = [
+            f"{where}: no column `{name}`. Correct `prepare.{key}`; the columns are"
+            f" {listed(names)}."
+            for key, name in sorted(unknown)
+        ]
+        raise UserError("\n".join(faults))
+    if not features:
+        raise UserError(
+            f"{where}: no column but the target, `{params.target}`. Add one to learn from."
+        )
+    return [*features, params.target]
+
+
+def require_names(where: str, columns: Sequence[str], categories: dict[str, list[str]]) -> None:
+    """Check that each input has a name of its own, also in metrics/evaluation.json."""
+    inputs = [*chain(*(inputs_of(column, categories) for column in columns))]
+    taken = {"intercept", *(f"{name}_std_error" for name in inputs[:-1])} & {*inputs[:-1]}
+    if taken:
+        raise UserError(
+            f"{where}: the column names {listed(sorted(taken))} are taken by"
+            " metrics/evaluation.json. Rename them."
+        )
+    repeated = _repeated(inputs)
+    if repeated:
+        raise UserError(
+            f"{where}: {listed(repeated)} are columns and categories. Rename the columns."
+        )
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def parser(markers: Sequence[str], decimal: str) -> Callable[[pa.Array], Cells]:
+    """A function that parses a column of numbers or text; markers are missing cells."""
+    nulls = pa.array(["", *(marker.strip(" \t") for marker in markers)], pa.string())
+
+    def parse(column: pa.Array) -> Cells:
+        if not is_text(column.type):
+            if pa.types.is_decimal(column.type):
+                column = pc.cast(column, pa.string())  # a cast from decimal rounds twice
+            return Cells(_to_numpy(pc.cast(column, pa.float64(), safe=False)), None)
+        cells = pc.utf8_trim(pc.cast(column, pa.string()), characters=" \t")
+        cells = pc.if_else(pc.is_in(cells, value_set=nulls), None, cells)
+        text = cells
+        if decimal == ",":
+            text = pc.replace_substring(pc.replace_substring(text, ".", "?"), ",", ".")
+        try:
+            return Cells(_to_numpy(pc.cast(text, pa.float64())), None)
+        except pa.ArrowInvalid:
+            words = pa.array([word for word in text.unique() if not _is_number(word)])
+            is_word = pc.is_in(text, value_set=words)
+            numbers = pc.cast(pc.if_else(is_word, None, text), pa.float64())
+            return Cells(_to_numpy(numbers), pc.if_else(is_word, cells, None).dictionary_encode())
+
+    return parse
+
+
+def show(cell: str | float) -> str:
+    """A cell for a message: quoted, on one line, and not too long."""
+    text = str(cell)
+    return json.dumps(text[:SHOWN_CHARACTERS], ensure_ascii=False) + "…" * (
+        len(text) > SHOWN_CHARACTERS
+    )
+
+
+def _to_numpy(numbers: pa.DoubleArray) -> NDArray[np.float64]:
+    return np.asarray(pc.fill_null(numbers, np.nan), np.float64)
+
+
+def _is_number(cell: pa.StringScalar) -> bool:
+    try:
+        cell.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return False
+    return True
