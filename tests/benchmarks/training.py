@@ -11,6 +11,7 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
@@ -58,23 +59,35 @@ def ours(job: Job, numerics: str) -> Epochs:
     import torch
 
     from stages import train
-    from stages.parts.batches import Rows
+    from stages.parts.batches import load
     from stages.parts.device import set_numerics
     from stages.parts.model import Model
     from stages.parts.params import TrainParams
     from stages.parts.ranks import Ranks
+    from stages.parts.resume import resumable
+    from stages.parts.split import Split, SplitWriter
 
     set_numerics(numerics)
-    rows = Rows(*map(torch.from_numpy, table(job)))
-    no_rows = Rows(rows.inputs[:0], rows.targets[:0])
-    model = Model([f"x{i}" for i in range(job.features)], "y", job.hidden, torch.float32)
+    names = [f"x{i}" for i in range(job.features)]
+    model = Model(names, "y", job.hidden, torch.float32)
+    tables = []
+    with tempfile.TemporaryDirectory() as folder:
+        for rows in (np.column_stack(table(job)), np.empty((0, job.features + 1), np.float32)):
+            path = Path(folder, f"{len(rows)}.parquet")
+            writer = SplitWriter(path, [*names, "y"], "float32")
+            writer.write(rows)
+            writer.close()
+            tables.append(load(Split(path), model, 1.0))
 
     def epochs(count: int) -> None:
         params = TrainParams(
             hidden=[*job.hidden], standardize=False, loss="mse", optimizer="sgd", lr=LR,
             epochs=count, batch_size=job.batch_size, patience=None, numerics=numerics, seed=42,
         )  # fmt: skip
-        train.train(params, model, rows, no_rows, Ranks())
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["DVC_ROOT"] = folder
+            with resumable({}, Ranks(), count) as resume:
+                train.train(params, model, *tables, Ranks(), resume)
 
     return epochs
 

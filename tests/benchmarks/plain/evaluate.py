@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
-model = nn.Linear(1, 1).to(device)
+cells = torch.tensor(pd.read_csv("data/test.csv").to_numpy(), dtype=torch.float32).to(device)
+inputs, targets = cells[:, :-1], cells[:, -1:]
+model = nn.Linear(inputs.shape[1], 1).to(device)
 model.load_state_dict(torch.load("trained.pt", weights_only=True))
-table = pd.read_csv("data/test.csv")
-inputs = torch.tensor(table[["x"]].to_numpy(), dtype=torch.float32).to(device)
-targets = torch.tensor(table[["y"]].to_numpy(), dtype=torch.float32).to(device)
 model.eval()
 with torch.inference_mode():
     residuals = model(inputs) - targets

@@ -1,0 +1,149 @@
+"""Time and peak memory of each stage on large tables, beside the plain scripts, which take turns.
+
+Run it in the project's folder: python tests/benchmarks/tables.py [SIZE …] [--only-ours]
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+STAGES = ("prepare", "train", "evaluate", "save")
+EPOCHS = 20
+BATCH_SIZE = 4096
+PIECE = 10**6
+
+
+class Size(NamedTuple):
+    rows: int
+    features: int
+    runs: int  # so many pairs, after one to warm up where there are several
+
+
+SIZES = {
+    "1e5x2": Size(10**5, 1, 3),
+    "1e6x2": Size(10**6, 1, 3),
+    "1e7x2": Size(10**7, 1, 3),
+    "1e8x2": Size(10**8, 1, 1),
+    "1e6x101": Size(10**6, 100, 1),
+}
+
+
+class Cost(NamedTuple):
+    seconds: float
+    peak_mib: float
+
+
+def generate(size: Size, folder: Path) -> None:
+    """A line in all features with noise, six decimals, as CSV and as Parquet of float32."""
+    names = ["x"] if size.features == 1 else [f"x{i}" for i in range(size.features)]
+    csv_schema = pa.schema([(name, pa.float64()) for name in [*names, "y"]])
+    schema = pa.schema([(name, pa.float32()) for name in [*names, "y"]])
+    generator = np.random.default_rng(0)
+    options = pa.csv.WriteOptions(quoting_header="none")
+    piece = max(1, PIECE // size.features)
+    with (
+        pa.csv.CSVWriter(folder / "t.csv", csv_schema, write_options=options) as text,
+        pq.ParquetWriter(folder / "t.parquet", schema) as parquet,
+    ):
+        for start in range(0, size.rows, piece):
+            num_rows = min(piece, size.rows - start)
+            inputs = generator.random((num_rows, size.features))
+            noise = 0.05 * generator.standard_normal(num_rows)
+            cells = np.column_stack([inputs, 0.7 * inputs.sum(axis=1) + 0.3 + noise]).round(6)
+            batch = pa.table(list(np.asfortranarray(cells).T), schema=csv_schema)
+            text.write_table(batch)
+            parquet.write_table(batch.cast(schema))
+
+
+def cost(folder: Path, words: list[str]) -> Cost:
+    start = time.perf_counter()
+    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, words
+    return Cost(time.perf_counter() - start, usage.ru_maxrss / 1024)
+
+
+def configure(folder: Path, source: str, batch_size: int | None) -> None:
+    path = folder / "params.yaml"
+    text = path.read_text()
+    values = {"source": source, "epochs": EPOCHS, "batch_size": batch_size or ""}
+    for name, value in values.items():
+        text = re.sub(rf"(?m)^  {name}:[^#]*#", f"  {name}: {value}  #", text)
+    path.write_text(text)
+
+
+def one_run(ours: Path, plain: Path, source: str, *, only_ours: bool) -> dict[str, dict[str, Cost]]:
+    """Every stage of ours and of the plain scripts once, in turns; train with batches, too."""
+    table = str(ours / "data/raw" / source)
+    costs: dict[str, dict[str, Cost]] = {}
+    for stage in ("prepare", "train, batches", "train", "evaluate", "save"):
+        module, batches = stage.split(",")[0], "batches" in stage
+        configure(ours, source, BATCH_SIZE if batches else None)
+        arguments = {"prepare": [table], "train": [str(EPOCHS)], "evaluate": [], "save": []}[module]
+        arguments += [str(BATCH_SIZE)] if batches else []
+        costs[stage] = {"ours": cost(ours, [sys.executable, "-m", f"stages.{module}"])}
+        if not only_ours:
+            costs[stage]["plain"] = cost(plain, [sys.executable, f"{module}.py", *arguments])
+    return costs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sizes", nargs="*", default=[*SIZES])
+    parser.add_argument("--only-ours", action="store_true")
+    chosen = parser.parse_args()
+    for name in chosen.sizes:
+        size = SIZES[name]
+        with tempfile.TemporaryDirectory() as folder:
+            ours, plain = Path(folder, "ours"), Path(folder, "plain")
+            subprocess.run(["git", "clone", "-q", ".", str(ours)], check=True)
+            source = Path(__file__).with_name("plain")
+            subprocess.run(["cp", "-r", str(source), str(plain)], check=True)
+            generate(size, ours / "data/raw")
+            for suffix in ("csv", "parquet"):
+                runs = [
+                    one_run(ours, plain, f"t.{suffix}", only_ours=chosen.only_ours)
+                    for _ in range(size.runs + (size.runs > 1))
+                ][size.runs > 1 :]
+                report(size, suffix, runs)
+
+
+def report(size: Size, suffix: str, runs: list[dict[str, dict[str, Cost]]]) -> None:
+    print(f"\n| {size.rows:,} × {size.features + 1}, {suffix} | s | rows/s | MiB | plain s "
+          "| plain MiB | plain / ours, time | memory |\n" + 8 * "|---" + "|")  # fmt: skip
+    totals = [
+        {who: sum(run[stage][who].seconds for stage in STAGES) for who in run["prepare"]}
+        for run in runs
+    ]
+    for stage in (*runs[0], "all four"):
+        if stage == "all four":
+            seconds = {who: [total[who] for total in totals] for who in totals[0]}
+            peaks = {who: max(r[s][who].peak_mib for r in runs for s in STAGES) for who in seconds}
+        else:
+            seconds = {who: [run[stage][who].seconds for run in runs] for who in runs[0][stage]}
+            peaks = {who: max(run[stage][who].peak_mib for run in runs) for who in seconds}
+        ours = median(seconds["ours"])
+        cells = [stage, f"{ours:.2f}", f"{size.rows / ours:,.0f}", f"{peaks['ours']:.0f}"]
+        if "plain" in seconds:
+            ratio = median(b / a for a, b in zip(seconds["ours"], seconds["plain"], strict=True))
+            cells += [f"{median(seconds['plain']):.2f}", f"{peaks['plain']:.0f}", f"{ratio:.2f}",
+                      f"{peaks['plain'] / peaks['ours']:.2f}"]  # fmt: skip
+        else:
+            cells += 4 * ["—"]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
