@@ -61,20 +61,22 @@ def spool_rows(cells: CheckedCells, params: PrepareParams, spool: IO[bytes]) -> 
     num_missing = np.zeros(len(cells.columns), int)
     for batch in cells.batches():
         is_missing = ~np.isfinite(batch)
-        is_kept = ~is_missing.any(axis=1)
-        kept = batch if is_kept.all() else batch[is_kept]
+        kept = batch
+        if is_missing.any():
+            kept = batch[~is_missing.any(axis=1)]
+            num_missing += is_missing.sum(axis=0)
         with np.errstate(over="ignore"):
             rows = np.ascontiguousarray(kept, params.dtype)
-        too_large = ~np.isfinite(rows).all(axis=0)
-        if too_large.any():
+        is_too_large = ~np.isfinite(rows)
+        if is_too_large.any():
             raise UserError(
-                f"prepare: column `{cells.columns[too_large.argmax()]}` holds a number too large"
-                f" for {params.dtype}. Rescale the column, or set `prepare.dtype` to float64."
+                f"prepare: column `{cells.columns[is_too_large.any(axis=0).argmax()]}` holds a"
+                f" number too large for {params.dtype}. Rescale the column, or set `prepare.dtype`"
+                " to float64."
             )
         spool.write(rows.data)
         num_rows += len(rows)
         num_dropped += len(batch) - len(rows)
-        num_missing += is_missing.sum(axis=0)
     spool.seek(0)
     if not num_dropped:
         return num_rows, ""

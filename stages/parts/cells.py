@@ -132,8 +132,9 @@ class CheckedCells:
                 rows = np.column_stack([column.add(part, num_rows) for column, part in pairs])
                 if markers:
                     rows[np.isin(rows, markers)] = np.nan
-                if self._params.missing == "error":
-                    self._note_missing(batch.columns, ~np.isfinite(rows), num_rows)
+                is_missing = ~np.isfinite(rows)
+                if self._params.missing == "error" and is_missing.any():
+                    self._note_missing(batch.columns, is_missing, num_rows)
                 num_rows += len(rows)
                 progress.update(num_rows, num_rows / (batch.share or 1))
                 if not self._num_faults:

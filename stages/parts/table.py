@@ -13,10 +13,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from stages.parts.errors import UserError
-from stages.parts.split import block_rows
 
-BATCH_BYTES = 2**22
-BUFFER_BYTES = 2**20  # of a Parquet column; without, whole row groups are held
+BATCH_BYTES = 2**20  # of text; and what is read ahead of a Parquet column
+BATCH_CELLS = 2**18
 FORMATS = {".csv": ",", ".tsv": "\t", ".parquet": None}  # by suffix: what stands between cells
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 UNREADABLE = pa.ArrowException, OSError, UnicodeDecodeError
@@ -182,9 +181,10 @@ class ParquetFile:
         """Read the rows as they are stored."""
         num_rows = 0
         try:
-            with pq.ParquetFile(self.path, buffer_size=BUFFER_BYTES) as file:
+            with pq.ParquetFile(self.path, buffer_size=BATCH_BYTES, pre_buffer=False) as file:
                 self._require_kinds(columns, file.schema_arrow)
-                for batch in file.iter_batches(block_rows(len(columns)), columns=columns):
+                batch_rows = max(1, BATCH_CELLS // len(columns))
+                for batch in file.iter_batches(batch_rows, columns=columns):
                     num_rows += len(batch)
                     share = num_rows / max(1, file.metadata.num_rows)
                     yield Batch([batch.column(name) for name in columns], share)

@@ -1,0 +1,99 @@
+"""Training on a table of 4 GiB with all memory, and within a control group of 1 GiB, in turns.
+
+Needs root, and control groups of version 1 or 2. Run it in the project's folder:
+python tests/benchmarks/capped.py [GIB]
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from hashlib import sha256
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import numpy as np
+
+from stages.parts.files import PREPARED, write_json
+from stages.parts.split import SPLITS, Split, SplitWriter, block_rows
+from stages.prepare import statistics
+
+GIB = 2**30
+COLUMNS = [*(f"x{i}" for i in range(9)), "y"]
+EPOCHS = 5
+RUNS = 3
+MEMORY = Path("/sys/fs/cgroup/memory")  # of version 1
+GROUP = (MEMORY if MEMORY.exists() else MEMORY.parent) / "reproducible-pytorch-workflow"
+LIMIT, PEAK = (
+    ("memory.limit_in_bytes", "memory.max_usage_in_bytes")
+    if MEMORY.exists()
+    else ("memory.max", "memory.peak")
+)
+
+
+def write_table(num_bytes: int) -> None:
+    """A training table of so many bytes; a block each to validate and test with."""
+    size = block_rows(len(COLUMNS))
+    generator = np.random.default_rng(0)
+    sizes = (num_bytes // (4 * len(COLUMNS)), size, size)
+    PREPARED.mkdir(parents=True)
+    for name, num_rows in zip(SPLITS, sizes, strict=True):
+        writer = SplitWriter(PREPARED / f"{name}.parquet", COLUMNS, "float32")
+        for start in range(0, num_rows, size):
+            rows = generator.random((min(size, num_rows - start), len(COLUMNS)), np.float32)
+            rows[:, -1] += rows[:, :-1].sum(axis=1)
+            writer.write(rows)
+        writer.close()
+    training = Split(PREPARED / "train.parquet")
+    write_json(PREPARED / "statistics.json", statistics(training, sizes, {}).model_dump())
+
+
+def seconds(epochs: int, batch_size: int | None, *, is_capped: bool) -> float:
+    def enter() -> None:
+        (GROUP / "cgroup.procs").write_text(str(os.getpid()))
+
+    path = Path("params.yaml")
+    text = re.sub(r"(?m)^  epochs:[^#]*#", f"  epochs: {epochs}  #", path.read_text())
+    path.write_text(
+        re.sub(r"(?m)^  batch_size:[^#]*#", f"  batch_size: {batch_size or ''}  #", text)
+    )
+    start = time.perf_counter()
+    words = [sys.executable, "-m", "stages.train"]
+    subprocess.run(words, check=True, preexec_fn=enter if is_capped else None)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    num_bytes = int(sys.argv[1] if len(sys.argv) > 1 else 4) * GIB
+    GROUP.mkdir(exist_ok=True)
+    (GROUP / LIMIT).write_text(str(GIB))
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["git", "clone", "-q", ".", folder], check=True)
+        os.chdir(folder)
+        write_table(num_bytes)
+        num_rows = Split(PREPARED / "train.parquet").num_rows
+        for batch_size in (None, 4096):
+            rates: dict[bool, list[float]] = {False: [], True: []}
+            for _ in range(RUNS if batch_size is None else 1):
+                for is_capped, found in rates.items():
+                    one, more = (
+                        seconds(epochs, batch_size, is_capped=is_capped) for epochs in (1, EPOCHS)
+                    )
+                    found.append((EPOCHS - 1) * num_rows / (more - one))
+                    content = Path("models/trained/weights.safetensors").read_bytes()
+                    print(
+                        f"capped {is_capped}: {found[-1]:,.0f} rows/s, {sha256(content).hexdigest()[:8]}",
+                        flush=True,
+                    )
+            ratio = median(b / a for a, b in zip(*rates.values(), strict=True))
+            print(f"batch size {batch_size}: capped / uncapped, rows/s: {ratio:.2f}")
+    print(f"peak of the group, with files that can be dropped: {(GROUP / PEAK).read_text()}")
+    GROUP.rmdir()
+
+
+if __name__ == "__main__":
+    main()
