@@ -82,9 +82,10 @@ class Model(nn.Module):
         """Raw inputs → what the network takes."""
         return (inputs - self.input_mean) / self.input_scale
 
-    def scale_targets(self, targets: Tensor) -> Tensor:
-        """Raw targets → what the network learns to return."""
-        return (targets - self.target_mean) / self.target_scale
+    def units(self) -> tuple[Tensor, Tensor]:
+        """What each column, the target last, is reduced by, and then divided by."""
+        means, scales = (self.input_mean, self.target_mean), (self.input_scale, self.target_scale)
+        return torch.cat(means), torch.cat(scales)
 
     def line(self) -> list[float]:
         """Intercept, then one slope per feature, in raw units; empty with hidden layers."""

@@ -32,7 +32,7 @@ def scores(split: Split, predictors: Mapping[str, Predict]) -> dict[str, Scores]
     progress = Progress("evaluate: scoring", split.num_rows)
 
     def targets_of(block: int) -> NDArray[np.float64]:
-        return split.read(block, [split.target]).astype(np.float64)
+        return split.read_columns(block, [split.target])[0][:, None].astype(np.float64)
 
     mean = float(exact_mean(targets_of, blocks, size=1, num_rows=split.num_rows)[0])
     largest: dict[str, list[float]] = {name: [] for name in predictors}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,8 @@ SPLITS = ("train", "validation", "test")
 CHUNK_ROWS = 2**16
 SHUFFLE = 2  # the purpose of this stream of random numbers: [seed, SHUFFLE]
 
-Rows = NDArray[np.float32] | NDArray[np.float64]  # (rows, columns): features, then the target
+Rows = NDArray[Any]  # (rows, columns), float32 or float64: features, then the target
+Column = NDArray[Any]  # (rows,), the same
 
 
 def block_rows(num_columns: int) -> int:
@@ -130,14 +131,18 @@ class Split:
         self.num_rows: int = self.metadata.num_rows
         self.num_blocks: int = self.metadata.num_row_groups
 
-    def read(self, block: int, columns: list[str] | None = None) -> Rows:
+    def read(self, block: int) -> Rows:
         """The rows of one block, shape ``(rows, columns)``: features, then the target."""
+        return np.column_stack(self.read_columns(block))
+
+    def read_columns(self, block: int, names: list[str] | None = None) -> list[Column]:
+        """All or some columns of one block, shape ``(rows,)`` each."""
         try:
             with pq.ParquetFile(self.path, metadata=self.metadata) as file:
-                table = file.read_row_group(block, columns, use_threads=False)
+                table = file.read_row_group(block, names, use_threads=False)
             if any(column.null_count for column in table.columns):
                 raise pa.ArrowInvalid("missing cells")
-            return np.column_stack([np.from_dlpack(column.chunk(0)) for column in table.columns])
+            return [np.from_dlpack(column.chunk(0)) for column in table.columns]
         except (pa.ArrowException, OSError) as error:
             raise _damaged(self.path, error) from None
 

@@ -24,8 +24,8 @@ from stages.prepare import statistics
 
 GIB = 2**30
 COLUMNS = [*(f"x{i}" for i in range(9)), "y"]
-EPOCHS = 5
-RUNS = 3
+JOBS = ((None, [], 21), (4096, [], 3), (None, [8], 3))  # batch size, hidden, epochs
+RUNS = 2
 MEMORY = Path("/sys/fs/cgroup/memory")  # of version 1
 GROUP = (MEMORY if MEMORY.exists() else MEMORY.parent) / "reproducible-pytorch-workflow"
 LIMIT, PEAK = (
@@ -52,15 +52,15 @@ def write_table(num_bytes: int) -> None:
     write_json(PREPARED / "statistics.json", statistics(training, sizes, {}).model_dump())
 
 
-def seconds(epochs: int, batch_size: int | None, *, is_capped: bool) -> float:
+def seconds(epochs: int, batch_size: int | None, hidden: list[int], *, is_capped: bool) -> float:
     def enter() -> None:
         (GROUP / "cgroup.procs").write_text(str(os.getpid()))
 
     path = Path("params.yaml")
-    text = re.sub(r"(?m)^  epochs:[^#]*#", f"  epochs: {epochs}  #", path.read_text())
-    path.write_text(
-        re.sub(r"(?m)^  batch_size:[^#]*#", f"  batch_size: {batch_size or ''}  #", text)
-    )
+    text = path.read_text()
+    for name, value in {"epochs": epochs, "batch_size": batch_size or "", "hidden": hidden}.items():
+        text = re.sub(rf"(?m)^  {name}:[^#]*#", f"  {name}: {value}  #", text)
+    path.write_text(text)
     start = time.perf_counter()
     words = [sys.executable, "-m", "stages.train"]
     subprocess.run(words, check=True, preexec_fn=enter if is_capped else None)
@@ -76,21 +76,18 @@ def main() -> None:
         os.chdir(folder)
         write_table(num_bytes)
         num_rows = Split(PREPARED / "train.parquet").num_rows
-        for batch_size in (None, 4096):
+        seconds(1, None, [], is_capped=False)  # the file is read once before
+        for batch_size, hidden, epochs in JOBS:
             rates: dict[bool, list[float]] = {False: [], True: []}
-            for _ in range(RUNS if batch_size is None else 1):
-                for is_capped, found in rates.items():
-                    one, more = (
-                        seconds(epochs, batch_size, is_capped=is_capped) for epochs in (1, EPOCHS)
-                    )
-                    found.append((EPOCHS - 1) * num_rows / (more - one))
-                    content = Path("models/trained/weights.safetensors").read_bytes()
-                    print(
-                        f"capped {is_capped}: {found[-1]:,.0f} rows/s, {sha256(content).hexdigest()[:8]}",
-                        flush=True,
-                    )
+            for is_capped, found in RUNS * [*rates.items()]:
+                one, more = (
+                    seconds(count, batch_size, hidden, is_capped=is_capped) for count in (1, epochs)
+                )
+                found.append((epochs - 1) * num_rows / (more - one))
+                digest = sha256(Path("models/trained/weights.safetensors").read_bytes()).hexdigest()
+                print(f"capped {is_capped}: {found[-1]:,.0f} rows/s, {digest[:8]}", flush=True)
             ratio = median(b / a for a, b in zip(*rates.values(), strict=True))
-            print(f"batch size {batch_size}: capped / uncapped, rows/s: {ratio:.2f}")
+            print(f"{hidden}, batches of {batch_size}: capped / uncapped {ratio:.2f}", flush=True)
     print(f"peak of the group, with files that can be dropped: {(GROUP / PEAK).read_text()}")
     GROUP.rmdir()
 
