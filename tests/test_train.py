@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from stages import prepare, train
+from stages.parts import batches
 from stages.parts.errors import UserError
 from stages.parts.files import TRAINED, WEIGHTS
 from stages.parts.model import Model
+from tests.conftest import contents
 
 TUTORIAL = {
     "prepare.rows": 50,
@@ -296,3 +298,21 @@ def test_an_accelerator_learns_the_same_line_twice_to_the_bit(learn):
         learn(changes)
         digests.add(digest())
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("batch_size", [None, 5000])
+def test_a_table_that_does_not_fit_gives_the_bits_of_one_that_does(
+    change, monkeypatch, capsys, batch_size
+):
+    rows = {"prepare.rows": 900_000, "prepare.validation": 0.4}
+    change({**rows, "train.epochs": 2, "train.hidden": [8], "train.batch_size": batch_size})
+    prepare.main()
+    train.main()
+    expected = contents(TRAINED)
+    monkeypatch.setattr(batches, "available_bytes", lambda _: 2 * 8 * 400_000)
+    train.main()
+    assert (
+        "train: 524288 of 720000 rows stay in memory, the others are read in every epoch\n"
+        in capsys.readouterr().out
+    )
+    assert contents(TRAINED) == expected

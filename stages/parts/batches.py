@@ -99,11 +99,13 @@ def load_tables(
     """The rows of both splits, as many as half of the memory takes; at least a block of each."""
     num_rows = training.num_rows + validation.num_rows
     num_bytes = num_rows * (len(model.features) + 1) * model.dtype.itemsize
-    share = min(1.0, available_bytes(model.input_mean.device) / 2 / num_bytes)
-    share = ranks.least(share)
-    if share < 1 and ranks.rank == 0:
-        print(f"train: {share:.0%} of the rows stay in memory, the others are read in every epoch")
-    return load(training, model, share), load(validation, model, share)
+    share = ranks.least(available_bytes(model.input_mean.device) / 2 / num_bytes)
+    tables = load(training, model, min(1.0, share)), load(validation, model, min(1.0, share))
+    num_kept = sum(table.kept.num_rows for table in tables)
+    if num_kept < num_rows and ranks.rank == 0:
+        kept = f"train: {num_kept} of {num_rows} rows stay in memory"
+        print(f"{kept}, the others are read in every epoch", flush=True)
+    return tables
 
 
 def load(split: Split, model: Model, share: float) -> Table:

@@ -23,8 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from stages import prepare
 from stages.parts.errors import UserError
+from stages.parts.files import PREPARED
 from stages.parts.model import Model
 from stages.parts.params import load_params
+from stages.parts.split import Split, read_statistics
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 10
@@ -72,6 +74,8 @@ def parameters(content: bytes) -> None:
 def table(content: bytes) -> None:
     Path("data/raw/norris.csv").write_bytes(content)
     prepare.main()
+    if read_statistics(Split(PREPARED / "train.parquet")).categories:
+        return  # all cells of a column have become text
     found = pq.read_table("data/prepared/train.parquet").to_pandas().to_numpy()
     lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
     header, *rows = [line for line in lines if line]
