@@ -140,6 +140,7 @@ def statistics(
     columns = [*training.features, training.target]
     blocks = range(training.num_blocks)
     progress = Progress("prepare: statistics", 2 * training.num_rows)
+    lowest, highest = np.empty((2, len(blocks), len(columns)))
 
     def cells(block: int) -> NDArray[np.float64]:
         rows = training.read(block)
@@ -147,20 +148,29 @@ def statistics(
         return rows.astype(np.float64)
 
     def squares(block: int) -> NDArray[np.float64]:
+        rows = cells(block)
+        lowest[block], highest[block] = rows.min(axis=0), rows.max(axis=0)
         with np.errstate(over="ignore"):  # here and not around the threads: it holds for one thread
-            return (cells(block) - mean) ** 2
+            return (rows - mean) ** 2
 
     with progress:
         mean = exact_mean(cells, blocks, len(columns), training.num_rows)
         variance = exact_sum(squares, blocks, len(columns)) / training.num_rows
     if not np.isfinite(variance).all():
         raise UserError("prepare: the numbers are too large to square. Rescale the columns.")
+    extremes = lowest.min(axis=0), highest.max(axis=0)
+    by_column = [  # + 0.0: whether the least of 0.0 and -0.0 has a sign depends on the CPU
+        dict(zip(columns, (values + 0.0).tolist(), strict=True))
+        for values in (mean, np.sqrt(variance), *extremes)
+    ]
     return Statistics(
         columns=columns,
         categories=categories,
         rows=dict(zip(SPLITS, sizes, strict=True)),
-        mean=dict(zip(columns, mean.tolist(), strict=True)),
-        standard_deviation=dict(zip(columns, np.sqrt(variance).tolist(), strict=True)),
+        mean=by_column[0],
+        standard_deviation=by_column[1],
+        minimum=by_column[2],
+        maximum=by_column[3],
     )
 
 

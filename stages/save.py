@@ -1,38 +1,111 @@
 """Release the trained model, if it meets its requirements and a new process can use it.
 
-Reads params.yaml, metrics/evaluation.json, models/trained/ and data/prepared/; writes
-models/release/.
+Reads params.yaml, metrics/, models/trained/ and data/prepared/; writes models/release/.
 """
 
+import hashlib
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from stages.parts.card import card
 from stages.parts.errors import UserError
-from stages.parts.files import EVALUATION, RELEASE, WEIGHTS, output_folder, read_json
+from stages.parts.files import (
+    EVALUATION,
+    PLOTS,
+    PREPARED,
+    RELEASE,
+    WEIGHTS,
+    output_folder,
+    read_json,
+    write_json,
+)
+from stages.parts.manifest import (
+    FILES,
+    MANIFEST,
+    MODEL,
+    ONNX,
+    Architecture,
+    File,
+    Manifest,
+    columns,
+    proof,
+)
 from stages.parts.params import load_params
 from stages.parts.process import run
+from stages.parts.signature import open_weights
+from stages.parts.split import Split, read_statistics
 
+EXPORT = "stages.parts.export"
 PROOF = "stages.parts.proof"
+FIGURE = "figure.svg"
 
 
 def main() -> None:
-    params = load_params().save
+    params = load_params()
     evaluation = read_json(EVALUATION)
-    require_scores(evaluation, params.require)
+    require_scores(evaluation, params.save.require)
     with output_folder(RELEASE) as folder:
-        released = folder / "model.safetensors"
-        if not WEIGHTS.exists():
-            raise UserError(
-                f"{WEIGHTS} does not exist. Run `dvc repro`, or `python -m stages.train`."
-            )
-        shutil.copyfile(WEIGHTS, released)
-        if subprocess.run([sys.executable, "-m", PROOF, str(released)], check=False).returncode:  # noqa: S603 (our own module)
-            raise UserError(f"save: not released; {RELEASE} is as it was.")
-        size_bytes = released.stat().st_size
-    print(f"save: {RELEASE}/model.safetensors, {size_bytes} bytes")
+        with open_weights(WEIGHTS, "numpy"):  # what is no model says so
+            shutil.copyfile(WEIGHTS, folder / MODEL)
+        if params.save.onnx:
+            run_module(EXPORT, folder)
+        try:
+            manifest = describe(folder, params.model_dump(), evaluation)
+            text = card(manifest)
+        except (KeyError, TypeError, ValueError):
+            raise _damaged_scores() from None
+        write_json(folder / MANIFEST, manifest.model_dump())
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        shutil.copyfile(PLOTS / FIGURE, folder / FIGURE)
+        run_module(PROOF, folder)
+    sizes = [f"{name}, {file.size_bytes} bytes" for name, file in sorted(manifest.files.items())]
+    print(f"save: {RELEASE}: {'; '.join(sizes)}")
+
+
+def run_module(name: str, folder: Path) -> None:
+    """Run a module on the draft of the release, in a process of its own.
+
+    Raises:
+        UserError: If it fails; it has said why.
+    """
+    if subprocess.run([sys.executable, "-m", name, str(folder)], check=False).returncode:  # noqa: S603 (our own module)
+        raise UserError(f"save: not released; {RELEASE} is as it was.")
+
+
+def describe(folder: Path, parameters: dict[str, Any], scores: dict[str, Any]) -> Manifest:
+    """All that model.json holds."""
+    statistics = read_statistics(Split(PREPARED / "train.parquet"))
+    with open_weights(folder / MODEL, "numpy") as (signature, _):
+        *inputs, target = columns(signature, statistics)
+    names = [name for name in FILES if (folder / name).exists()]
+    return Manifest(
+        inputs=inputs,
+        target=target,
+        categories=signature.categories,
+        architecture=Architecture(
+            hidden=signature.hidden, widths=[len(inputs), *signature.hidden, 1]
+        ),
+        trained_on=signature.trained_on,
+        versions=signature.versions,
+        parameters=parameters,
+        scores=scores,
+        data={path.name: sha256(path) for path in sorted(PREPARED.iterdir())},
+        files={
+            name: File(sha256=sha256(folder / name), size_bytes=(folder / name).stat().st_size)
+            for name in names
+        },
+        proof=proof(signature, statistics, has_onnx=ONNX in names),
+    )
+
+
+def sha256(path: Path) -> str:
+    """A file's SHA-256, as `sha256sum` prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_scores(evaluation: dict[str, Any], required: Mapping[Any, float]) -> None:
@@ -44,7 +117,7 @@ def require_scores(evaluation: dict[str, Any], required: Mapping[Any, float]) ->
     split = "test" if "test" in evaluation else "train"
     scores = evaluation.get(split)
     if not isinstance(scores, dict) or not all(isinstance(s, int | float) for s in scores.values()):
-        raise UserError(f"{EVALUATION} is damaged: no scores. Run `dvc repro --force evaluate`.")
+        raise _damaged_scores()
     faults = []
     for name, wanted in sorted(required.items()):
         reached = scores.get(name)
@@ -57,6 +130,10 @@ def require_scores(evaluation: dict[str, Any], required: Mapping[Any, float]) ->
             )
     if faults:
         raise UserError("\n".join(faults))
+
+
+def _damaged_scores() -> UserError:
+    return UserError(f"{EVALUATION} is damaged: no scores. Run `dvc repro --force evaluate`.")
 
 
 if __name__ == "__main__":

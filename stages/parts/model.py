@@ -1,21 +1,19 @@
 """The network between raw units, and its file."""
 
-import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from stages.parts.categories import Categories
 from stages.parts.errors import UserError
+from stages.parts.signature import Signature, open_weights
 from stages.parts.split import Statistics
 
-METADATA = "model"  # the file's one metadata key: two would be written in random order
 RECORDED_VERSIONS = ("torch", "numpy", "pyarrow", "safetensors")
 MAX_FORMULA_FEATURES = 3
 
@@ -106,43 +104,40 @@ class Model(nn.Module):
             )
         return formula(self.features, self.target, self.line())
 
+    def signature(self, trained_on: str, versions: dict[str, str]) -> Signature:
+        """What rebuilds this model, and what trained it."""
+        return Signature(
+            features=self.features,
+            target=self.target,
+            categories={column: [*names] for column, names in self.categories.items()},
+            hidden=self.hidden,
+            dtype="float32" if self.dtype == torch.float32 else "float64",
+            trained_on=trained_on,
+            versions=versions,
+        )
+
     def to_bytes(self, device: torch.device) -> bytes:
         """A safetensors file: state dict and, as sorted JSON under one key, what rebuilds it."""
-        signature = {
-            "features": self.features,
-            "target": self.target,
-            "categories": self.categories,
-            "hidden": self.hidden,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "trained_on": device.type,
-            "versions": {name: version(name).partition("+")[0] for name in RECORDED_VERSIONS},
-        }
-        metadata = {METADATA: json.dumps(signature, sort_keys=True, ensure_ascii=False)}
+        versions = {name: version(name).partition("+")[0] for name in RECORDED_VERSIONS}
+        metadata = self.signature(device.type, versions).to_metadata()
         return save({name: tensor.cpu() for name, tensor in self.state_dict().items()}, metadata)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Rebuild the model from its file alone.
+        """Rebuild the model from its file alone; what that takes in memory, the file takes on disk.
 
         Raises:
             UserError: If the file is missing, or is not a model that `to_bytes` wrote.
         """
-        if not path.exists():
-            raise UserError(f"{path} does not exist. Run `dvc repro`, or `python -m stages.train`.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                signature = json.loads(file.metadata()[METADATA])
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            dtype = {"float32": torch.float32, "float64": torch.float64}[signature["dtype"]]
-            features, target, hidden, categories = (
-                signature[name] for name in ("features", "target", "hidden", "categories")
-            )
-            model = cls(features, target, hidden, dtype, categories)
-            model.load_state_dict(state)
-        except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise UserError(
-                f"{path} is not a model of this project: {error}. Train again."
-            ) from None
+        with open_weights(path, "pt") as (signature, file):
+            names = signature.features, signature.target, signature.hidden
+            dtype = getattr(torch, signature.dtype)
+            with torch.device("meta"):  # nothing is allocated before the shapes are compared
+                model = cls(*names, dtype, signature.categories)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if {tensor.dtype for tensor in state.values()} != {dtype}:
+                raise TypeError(f"its tensors are not of {signature.dtype}")
+            model.load_state_dict(state, assign=True)
         if not all(tensor.isfinite().all() for tensor in state.values()):
             raise UserError(f"{path} holds numbers that are not finite. Train again.")
         return model

@@ -64,6 +64,8 @@ class Statistics(BaseModel):
     rows: dict[str, int]
     mean: dict[str, float]
     standard_deviation: dict[str, float]
+    minimum: dict[str, float]
+    maximum: dict[str, float]
 
     def units(self) -> NDArray[np.float64]:
         """The means, and the standard deviations below them, shape ``(2, columns)``."""
@@ -160,7 +162,13 @@ def read_statistics(training: Split) -> Statistics:
     except ValidationError:
         raise _damaged(STATISTICS, "not what `prepare` writes") from None
     columns = [*training.features, training.target]
-    is_whole = {*columns} == {*statistics.mean} == {*statistics.standard_deviation}
+    by_column = (
+        statistics.mean,
+        statistics.standard_deviation,
+        statistics.minimum,
+        statistics.maximum,
+    )
+    is_whole = all({*columns} == {*values} for values in by_column)
     if statistics.columns != columns or not is_whole or not training.num_rows:
         raise _damaged(STATISTICS, f"not of the rows in {training.path}")
     return statistics

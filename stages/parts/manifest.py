@@ -1,0 +1,112 @@
+"""model.json: what a release is, from which data and with which scores, and what was proved."""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from stages.parts.signature import Signature
+from stages.parts.split import Statistics
+
+FileName = Literal["model.safetensors", "model.onnx"]
+
+MANIFEST = "model.json"
+MODEL: Final = "model.safetensors"
+ONNX: Final = "model.onnx"
+FILES: tuple[FileName, ...] = (MODEL, ONNX)
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # of ONNX Runtime, see proof.py
+BATCHES = 1, 2, 7, 100_000  # rows
+MAX_NUMBERS = 2**26  # of a batch in the widest layer: 256 or 512 MiB
+
+
+class Section(BaseModel):
+    """Exactly the declared keys, with values of exactly their types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Column(Section):
+    """An input, or the target: its type, and what the training rows hold."""
+
+    name: str
+    type: Literal["float32", "float64"]
+    minimum: float
+    maximum: float
+    mean: float
+
+
+class Architecture(Section):
+    """Linear layers with ReLU between; widths are of the inputs, the hidden layers, the output."""
+
+    activation: Literal["relu"] = "relu"
+    hidden: list[int]
+    widths: list[int]
+
+
+class File(Section):
+    """A file of the release, as it was released."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Proof(Section):
+    """What held, or this was not released: equal bits, and ONNX Runtime's largest difference."""
+
+    split: Literal["test", "train"]
+    rows: int
+    batches: list[int]  # further sizes of batches that ONNX Runtime predicted
+    onnx_difference_at_most: float | None  # of the sum of all magnitudes that make a prediction
+
+
+class Manifest(Section):
+    """The whole of model.json."""
+
+    inputs: list[Column]
+    target: Column
+    categories: dict[str, list[str]]
+    architecture: Architecture
+    trained_on: str  # the kind of device
+    versions: dict[str, str]
+    parameters: dict[str, Any]
+    scores: dict[str, dict[str, Any]]
+    data: dict[str, str]  # SHA-256 of each file of data/prepared
+    files: dict[FileName, File]
+    proof: Proof
+
+    def signature(self) -> Signature:
+        """What must stand in model.safetensors, too."""
+        return Signature(
+            features=[column.name for column in self.inputs],
+            target=self.target.name,
+            categories=self.categories,
+            hidden=self.architecture.hidden,
+            dtype=self.target.type,
+            trained_on=self.trained_on,
+            versions=self.versions,
+        )
+
+
+def columns(signature: Signature, statistics: Statistics) -> list[Column]:
+    """The inputs in order, then the target."""
+    return [
+        Column(
+            name=name,
+            type=signature.dtype,
+            minimum=statistics.minimum[name],
+            maximum=statistics.maximum[name],
+            mean=statistics.mean[name],
+        )
+        for name in [*signature.features, signature.target]
+    ]
+
+
+def proof(signature: Signature, statistics: Statistics, *, has_onnx: bool) -> Proof:
+    """What `proof` will prove, on the test rows or, where there are none, the training rows."""
+    split: Literal["test", "train"] = "test" if statistics.rows["test"] else "train"
+    most_rows = max(MAX_NUMBERS // max(len(signature.features), *signature.hidden, 1), 1)
+    return Proof(
+        split=split,
+        rows=statistics.rows[split],
+        batches=sorted({min(size, most_rows) for size in BATCHES}) if has_onnx else [],
+        onnx_difference_at_most=TOLERANCE[signature.dtype] if has_onnx else None,
+    )

@@ -1,0 +1,50 @@
+"""What goes into a model and comes out, and what rebuilds it: the text in its file of weights."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from stages.parts.errors import UserError
+
+METADATA = "model"  # the file's one metadata key: two would be written in random order
+
+
+class Signature(BaseModel):
+    """The network's inputs in order, the target, and the network; exactly these keys and types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    features: list[str]
+    target: str
+    categories: dict[str, list[str]]
+    hidden: list[int]
+    dtype: Literal["float32", "float64"]
+    trained_on: str  # the kind of device
+    versions: dict[str, str]
+
+    def to_metadata(self) -> dict[str, str]:
+        """What the file of weights holds beside them."""
+        text = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False)
+        return {METADATA: text}
+
+
+@contextmanager
+def open_weights(path: Path, framework: str) -> Iterator[tuple[Signature, Any]]:
+    """A file of weights: its signature, and what reads its tensors.
+
+    Raises:
+        UserError: If the file is missing, or is not a model that this project wrote.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Run `dvc repro`, or `python -m stages.train`.")
+    try:
+        with safe_open(path, framework=framework) as file:
+            yield Signature.model_validate_json(file.metadata()[METADATA]), file
+    except (SafetensorError, ValidationError, KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not a model of this project: {reason}. Train again.") from None
