@@ -21,7 +21,7 @@ from stages.parts.params import PrepareParams, load_params
 from stages.parts.process import run
 from stages.parts.progress import Progress
 from stages.parts.split import SPLITS, Split, SplitWriter, Statistics, split_labels
-from stages.parts.table import Table, listed
+from stages.parts.table import Table, listed, require_delimiter
 
 MAX_RANDOM_ROWS = 10**9 - 1  # what numpy's multivariate_hypergeometric can draw from
 
@@ -48,7 +48,9 @@ def open_table(params: PrepareParams) -> Table | Line:
     """What `prepare.source` names."""
     if params.source == "line":
         return Line(params.rows, params.m, params.b, params.noise, params.seed)
-    return Table(RAW / params.source.removeprefix(f"{RAW}/"), params.delimiter)
+    table = Table(RAW / params.source.removeprefix(f"{RAW}/"), params.delimiter)
+    require_delimiter(table, {params.target})
+    return table
 
 
 def spool_rows(cells: CheckedCells, params: PrepareParams, spool: IO[bytes]) -> tuple[int, str]:

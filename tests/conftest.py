@@ -23,7 +23,7 @@ from stages.parts.cells import CheckedCells, choose_columns
 from stages.parts.errors import UserError
 from stages.parts.files import RAW
 from stages.parts.params import load_params
-from stages.parts.table import Table
+from stages.parts.table import Table, require_delimiter
 from tests.verify import ROOT, copy_files
 
 Change = Callable[..., None]
@@ -89,6 +89,7 @@ def read(change: Change) -> Callable[..., tuple[list[str], NDArray[np.float64]]]
         change({f"prepare.{key}": value for key, value in prepare.items()})
         params = load_params().prepare
         table = Table(RAW / name, params.delimiter)
+        require_delimiter(table, {params.target})
         columns = choose_columns(str(table.path), table.names, params)
         batches = CheckedCells(table, columns, params).batches()
         return columns, np.concatenate([np.empty((0, len(columns))), *batches])

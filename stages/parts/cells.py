@@ -1,6 +1,5 @@
 """The cells of a table as numbers, each checked; text cells as categories."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -203,10 +202,6 @@ def choose_columns(where: str, names: list[str], params: PrepareParams) -> list[
     wanted = [("target", params.target), *(("features", name) for name in features)]
     known = {*names}
     unknown = [(key, name) for key, name in wanted if name not in known]
-    others = [sign for sign in ";\t|," if len(names) == 1 and sign in names[0]]
-    if unknown and others:
-        sign = json.dumps(others[0])
-        raise UserError(f"{where}: one column, `{names[0]}`. Set `prepare.delimiter` to {sign}.")
     if unknown:
         faults = [
             f"{where}: no column `{name}`. Correct `prepare.{key}`; the columns are"

@@ -3,7 +3,7 @@
 import sys
 import time
 from threading import Lock
-from typing import Self
+from typing import Self, TextIO
 
 from tqdm import tqdm
 
@@ -17,13 +17,19 @@ class Progress:
     """
 
     def __init__(
-        self, label: str, total: float, first: float = 0, *, is_shown: bool = True
+        self,
+        label: str,
+        total: float,
+        first: float = 0,
+        *,
+        is_shown: bool = True,
+        file: TextIO | None = None,
     ) -> None:
         self.label = label
         self._total, self._first, self._done = total, first, first
         self._start, self._next_line_seconds = time.monotonic(), FIRST_LINE_SECONDS
         self._lock = Lock()
-        self._is_shown = is_shown
+        self._is_shown, self._file = is_shown, file  # None is the standard output
         self._bar = None
         if is_shown and sys.stderr.isatty():
             self._bar = tqdm(
@@ -62,5 +68,6 @@ class Progress:
                 print(
                     f"{self.label}: {self._done:,.0f} rows ({self._done / self._total:.0%}),"
                     f" {rate:,.0f} rows/s, about {(self._total - self._done) / rate:.0f} s left",
+                    file=self._file,
                     flush=True,
                 )

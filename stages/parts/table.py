@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -202,6 +203,17 @@ class ParquetFile:
     def locate(self, row: int) -> str:
         """The row's number, from 1."""
         return f"row {row + 1}"
+
+
+def require_delimiter(table: Table, needed: set[str]) -> None:
+    """Check that a table whose one column is none of those needed was cut by its delimiter."""
+    [name, *others] = table.names
+    signs = [sign for sign in ";\t|," if sign in name]
+    if signs and not others and name not in needed:
+        raise UserError(
+            f"{table.path}: one column, `{name}`. Set {table.cures.delimiter} to"
+            f" {json.dumps(signs[0])}."
+        )
 
 
 def listed(names: Sequence[str]) -> str:

@@ -1,0 +1,241 @@
+"""Predict with a released model, by ``python -m stages.predict models/release new.csv``.
+
+It needs the release alone: no params.yaml, no DVC, no training data.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from stages.parts.categories import columns_of, encode
+from stages.parts.cells import BOOLEANS, Cells, parser, require_kinds
+from stages.parts.device import set_numerics
+from stages.parts.errors import UserError
+from stages.parts.faults import Faults, show
+from stages.parts.model import Model
+from stages.parts.process import run
+from stages.parts.progress import Progress
+from stages.parts.release import Release, open_release
+from stages.parts.split import arrow_column
+from stages.parts.table import Batch, Cures, Table, listed, require_delimiter
+from stages.parts.table_output import Write, table_output
+from stages.parts.workers import in_order
+
+SUFFIX = "_predicted"
+GROUP_ROWS = 16  # kernels treat the rows beyond whole groups otherwise
+
+
+class Predicted(NamedTuple):
+    """A batch with its predictions, and what was odd in it."""
+
+    batch: Batch
+    predictions: pa.Array
+    num_outside: NDArray[np.int_]  # cells outside the training rows' range, for each input
+    is_faulty: NDArray[np.bool_]  # (rows, columns)
+
+
+def main() -> None:
+    words = arguments()
+    set_numerics("portable")
+    release = open_release(words.release)
+    with input_table(words.table, words.delimiter) as table:
+        require_columns(table, release.model)
+        names = [*table.names, f"{release.model.target}{SUFFIX}"]
+        with table_output(words.output, names) as write:
+            num_rows, num_outside = predict(release, table, words.decimal, write)
+    if num_outside:
+        listing = ", ".join(f"`{name}` {count}" for name, count in num_outside.items())
+        sys.stderr.write(
+            f"predict: outside the ranges of the training rows, where the model extrapolates:"
+            f" {listing} of {num_rows} rows.\n"
+        )
+
+
+def arguments() -> argparse.Namespace:
+    """The words of the command line."""
+    words = argparse.ArgumentParser(
+        prog="python -m stages.predict",
+        description="Predict the target for every row of a table with a released model.",
+        epilog="Columns are found by their names, in any order. All of the table's columns are"
+        f" written, and behind them the predictions, under the target's name with {SUFFIX}.",
+    )
+    words.add_argument("release", type=Path, help="folder of the release, such as models/release")
+    words.add_argument(
+        "table",
+        help=".csv or .tsv (also .gz or .zst), .parquet, or a folder of them; - reads CSV from the"
+        " standard input",
+    )
+    words.add_argument(
+        "--output",
+        default="-",
+        metavar="FILE",
+        help=".csv, .tsv or .parquet file to write; - (the default) writes CSV to the standard"
+        " output",
+    )
+    words.add_argument(
+        "--delimiter", default=",", metavar="SIGN", help="between cells of CSV (default: ,)"
+    )
+    words.add_argument(
+        "--decimal", default=".", choices=".,", metavar="SIGN", help=". or , (default: .)"
+    )
+    return words.parse_args()
+
+
+@contextmanager
+def input_table(words: str, delimiter: str) -> Iterator[Table]:
+    """The table to predict for; the standard input is stored while it is needed."""
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+        raise UserError(f"--delimiter must be one ASCII character. Got {json.dumps(delimiter)}.")
+    cures = Cures("the path", "--delimiter")
+    if words != "-":
+        yield Table(Path(words), delimiter, cures)
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "input.csv")
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        try:
+            yield Table(path, delimiter, cures)
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), "standard input")) from None
+
+
+def require_columns(table: Table, model: Model) -> None:
+    """Check that the table has the model's columns, and none of the predictions' name."""
+    needed = {*columns_of(model.features, model.categories)}
+    require_delimiter(table, needed)
+    faults = [
+        f"{table.path}: no column `{name}`, which the model needs. Correct the names; the"
+        f" columns are {listed(table.names)}."
+        for name in sorted(needed - {*table.names})
+    ]
+    faults += [
+        f"{table.path}: more than one column `{name}`. Give each its own name."
+        for name in sorted({*table.names})
+        if table.names.count(name) > 1
+    ]
+    if f"{model.target}{SUFFIX}" in table.names:
+        faults.append(f"{table.path}: there is a column `{model.target}{SUFFIX}`. Rename it.")
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def predict(
+    release: Release, table: Table, decimal: str, write: Write
+) -> tuple[int, dict[str, int]]:
+    """Predict batch by batch, in all threads, and write the batches in order.
+
+    A row's prediction is the same bits whatever rows stand beside it, and in whatever file.
+
+    Returns:
+        The number of rows; and by input how many of them leave the training rows' range.
+
+    Raises:
+        UserError: At the end, if cells are faulty, naming the first ones.
+    """
+    model = release.model
+    columns = columns_of(model.features, model.categories)
+    places = [table.names.index(column) for column in columns]
+    readers = [cell_reader(column, release) for column in columns]
+    parse = parser([], decimal)
+    faults, num_rows, num_outside = Faults(), 0, np.zeros(len(model.features), int)
+    lowest = np.array([column.minimum for column in release.manifest.inputs])
+    highest = np.array([column.maximum for column in release.manifest.inputs])
+
+    @torch.inference_mode()  # here and not around the threads: it holds for one thread
+    def predicted(batch: Batch) -> Predicted:
+        arrays = [batch.columns[place] for place in places]
+        require_kinds(str(table.path), columns, arrays)
+        pairs = [read(parse(array)) for read, array in zip(readers, arrays, strict=True)]
+        numbers, is_faulty = (np.column_stack(parts) for parts in zip(*pairs, strict=True))
+        rows = encode(np.where(is_faulty, 0.0, numbers), columns, model.categories)
+        inputs = torch.from_numpy(rows).to(model.dtype)
+        is_outside = (inputs.numpy() < lowest) | (inputs.numpy() > highest)
+        padding = -len(inputs) % GROUP_ROWS
+        predictions = model(functional.pad(inputs, (0, 0, 0, padding)))[: len(inputs), 0]
+        column = arrow_column(predictions.numpy())
+        return Predicted(batch, column, is_outside.sum(axis=0), is_faulty)
+
+    with Progress("predict", 1, file=sys.stderr) as progress:
+        for batch, predictions, outside, is_faulty in in_order(
+            predicted, table.batches(table.names)
+        ):
+            faults.add_where(is_faulty, num_rows, fault_in(batch, places, columns, model))
+            num_rows += len(predictions)
+            num_outside += outside
+            progress.update(num_rows, num_rows / (batch.share or 1))
+            if not faults.num_cells:
+                write([*batch.columns, predictions])
+    if faults.num_cells:
+        raise UserError("\n".join(faults.sentences(columns, table.locate)))
+    counts = zip(model.features, num_outside.tolist(), strict=True)
+    return num_rows, {name: count for name, count in counts if count}
+
+
+def cell_reader(
+    column: str, release: Release
+) -> Callable[[Cells], tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+    """A function from a column's cells to its numbers, and which cells are faulty.
+
+    A category's number is its index. True and false are numbers where training met 0 and 1 alone.
+    """
+    model = release.model
+    categories = model.categories.get(column)
+    if categories is not None:
+        known = {category: float(index) for index, category in enumerate(categories)}
+    else:
+        [met] = (each for each in release.manifest.inputs if each.name == column)
+        known = BOOLEANS if (met.minimum, met.maximum) == (0, 1) else {}
+
+    def read(cells: Cells) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        numbers = cells.numbers
+        if categories is not None:
+            numbers = np.full_like(numbers, np.nan)
+        if cells.texts is not None:
+            words = cells.texts.dictionary.to_pylist()
+            if categories is None:
+                words = [word.lower() for word in words]
+            codes = np.array([known.get(word, np.nan) for word in words])
+            is_text = np.asarray(pc.is_valid(cells.texts))
+            indices = np.asarray(pc.fill_null(cells.texts.indices, 0))
+            numbers = np.where(is_text, codes[indices], numbers)
+        return numbers, ~np.isfinite(numbers)
+
+    return read
+
+
+def fault_in(
+    batch: Batch, places: list[int], columns: list[str], model: Model
+) -> Callable[[int, int], str]:
+    """What is wrong with a faulty cell of a batch."""
+
+    def what(row: int, column: int) -> str:
+        cell: Any = batch.columns[places[column]][row].as_py()
+        categories = model.categories.get(columns[column])
+        if cell is None or not str(cell).strip(" \t"):
+            return "empty cell. Fill it in, or leave the row out."
+        if categories is not None:
+            return (
+                f"no training row was {show(cell)}. Leave the row out, or train with such rows; the"
+                f" categories are {listed(categories)}."
+            )
+        return f"not a finite number: {show(cell)}. Correct the file, or --decimal."
+
+    return what
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,237 @@
+"""Predictions from a release alone, in a folder that holds nothing else."""
+
+import io
+import shutil
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from stages import evaluate, predict, prepare, save, train
+from stages.parts.errors import UserError
+from stages.parts.files import RELEASE
+from stages.parts.model import Model
+from tests.conftest import ROOT, command
+
+CARS = "origin,fast,weight,y\n" + "".join(
+    f"{('USA', 'Japan', 'EU')[i % 3]},{('true', 'false')[i % 2]},{i / 7},{i % 5}\n"
+    for i in range(60)
+)
+
+
+def released(change, changes):
+    change({"prepare.validation": 0, "prepare.test": 0, "train.epochs": 5, **changes})
+    for stage in (prepare, train, evaluate, save):
+        stage.main()
+    return Model.load(RELEASE / "model.safetensors")
+
+
+@pytest.fixture
+def line(change):
+    return released(change, {"save.onnx": False})
+
+
+@pytest.fixture
+def cars(change, raw):
+    raw("t.csv", CARS)
+    return released(change, {"prepare.source": "t.csv", "train.hidden": [4], "save.onnx": False})
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Predict for a table; what is written, in order of the rows."""
+
+    def predictions(table, *words, output="out.csv"):
+        path = tmp_path / output
+        arguments = ["predict", str(RELEASE), str(table), "--output", str(path), *words]
+        monkeypatch.setattr(sys, "argv", arguments)
+        predict.main()
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+
+    return predictions
+
+
+@pytest.fixture
+def refused(run):
+    def sentence(table, *words, **options):
+        with pytest.raises(UserError) as error:
+            run(table, *words, **options)
+        return str(error.value)
+
+    return sentence
+
+
+def test_predictions_are_the_models_behind_all_columns_of_the_table(line, run, tmp_path):
+    table = pd.DataFrame({"name": ["a,b", 'say "c"', ""], "x": [0.25, 0.5, 0.75], "y": [1, 2, 3]})
+    table.to_csv(tmp_path / "new.csv", index=False)
+    found = run(tmp_path / "new.csv")
+    assert found.columns.tolist() == ["name", "x", "y", "y_predicted"]
+    assert found["name"].tolist()[:2] == ["a,b", 'say "c"']
+    inputs = torch.tensor(
+        [[0.25], [0.5], [0.75], *[[0.0]] * 13]
+    )  # as many as predict takes at once
+    with torch.inference_mode():
+        expected = line(inputs)[:3, 0].tolist()
+    assert found["y_predicted"].astype("float32").tolist() == expected
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.tsv", "out.parquet"])
+def test_every_format_gives_the_same_predictions(cars, run, tmp_path, output):
+    table = pd.read_csv(io.StringIO(CARS))[["y", "weight", "origin", "fast"]]
+    expected = run(save_as(table, tmp_path / "new.csv"))
+    for name in ("new.tsv", "new.csv.gz", "new.parquet", "folder"):
+        found = run(save_as(table, tmp_path / name), output=output)
+        if output == "out.tsv":
+            found = pd.read_csv(tmp_path / output, sep="\t")
+        predictions = found["y_predicted"].astype("float32").tolist()
+        assert predictions == expected["y_predicted"].astype("float32").tolist()
+
+
+def save_as(table, path):
+    if path.suffix == ".parquet":
+        table.to_parquet(path)
+    elif path.suffix == "":
+        path.mkdir()
+        table[:20].to_csv(path / "1.csv", index=False)
+        table[20:].to_csv(path / "2.csv", index=False)
+    else:
+        table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    return path
+
+
+def test_a_rows_prediction_does_not_depend_on_the_rows_beside_it(cars, run, tmp_path):
+    table = pd.read_csv(io.StringIO(CARS))
+    whole = run(save_as(table, tmp_path / "new.csv"))["y_predicted"].tolist()
+    for first, last in [(0, 1), (3, 5), (7, 24), (19, 60)]:
+        part = run(save_as(table[first:last], tmp_path / "part.csv"))["y_predicted"].tolist()
+        assert part == whole[first:last]
+
+
+def test_many_batches_are_written_in_order(line, run, use_threads, tmp_path):
+    table = pd.DataFrame({"row": np.arange(500_000), "x": np.linspace(0, 1, 500_000)})
+    table.to_csv(tmp_path / "new.csv", index=False)
+    outputs = set()
+    for num_threads in (1, 3):
+        use_threads(num_threads)
+        assert run(tmp_path / "new.csv")["row"].tolist() == table["row"].tolist()
+        outputs.add((tmp_path / "out.csv").read_bytes())
+    assert len(outputs) == 1
+
+
+def test_rows_outside_the_ranges_of_training_are_counted_once(line, run, tmp_path, capsys):
+    (tmp_path / "new.csv").write_text("x\n0.5\n-3\n1e9\n")
+    capsys.readouterr()
+    run(tmp_path / "new.csv")
+    assert capsys.readouterr().err == (
+        "predict: outside the ranges of the training rows, where the model extrapolates: `x` 2 of 3"
+        " rows.\n"
+    )
+    (tmp_path / "new.csv").write_text("x\n0.5\n")
+    run(tmp_path / "new.csv")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "{path} is empty. Put a table with a header and rows there."),
+        (
+            "a,y\n1,2\n",
+            "{path}: no column `x`, which the model needs. Correct the names; the columns are `a`,"
+            " `y`.",
+        ),
+        ("x;y\n1;2\n", '{path}: one column, `x;y`. Set --delimiter to ";".'),
+        ("x,x\n1,2\n", "{path}: more than one column `x`. Give each its own name."),
+        ("x,y_predicted\n1,2\n", "{path}: there is a column `y_predicted`. Rename it."),
+        (
+            "x,y\n1,2\n,3\n4,5\n , \n",
+            "{path}, line 3, column `x`: empty cell. Fill it in, or leave the row out.\n"
+            "{path}, line 5, column `x`: empty cell. Fill it in, or leave the row out.",
+        ),
+        (
+            "x\n1\nn/a\ninf\n1\n2,5\n",
+            "{path}, line 6: 2 instead of 1 cells. Correct the file, or --delimiter.",
+        ),
+        (
+            'x\n1\nn/a\ninf\n1\n"2,5"\ntrue\n',
+            '{path}, line 3, column `x`: not a finite number: "n/a". Correct the file, or'
+            " --decimal.\n"
+            '{path}, line 4, column `x`: not a finite number: "inf". Correct the file, or'
+            " --decimal.\n"
+            '{path}, line 6, column `x`: not a finite number: "2,5". Correct the file, or'
+            " --decimal.\n"
+            "… and 1 more such cells.",
+        ),
+    ],
+)
+def test_a_faulty_table_is_refused_with_line_column_and_cure(
+    line, refused, tmp_path, content, sentence
+):
+    path = tmp_path / "new.csv"
+    path.write_text(content)
+    assert refused(path) == sentence.format(path=path)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_an_unseen_category_is_named(cars, refused, tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("origin,fast,weight\nEU,true,1\nMars,false,2\n7,true,3\n")
+    assert refused(path) == (
+        f'{path}, line 3, column `origin`: no training row was "Mars". Leave the row out, or train'
+        " with such rows; the categories are `EU`, `Japan`, `USA`.\n"
+        f'{path}, line 4, column `origin`: no training row was "7". Leave the row out, or train'
+        " with such rows; the categories are `EU`, `Japan`, `USA`."
+    )
+
+
+def test_columns_that_are_not_needed_may_hold_anything(line, run, tmp_path):
+    day = pa.array([0, 1], pa.date32())
+    table = pa.table({"day": day, "x": [0.1, None], "list": [[1], []]})
+    pq.write_table(table.slice(0, 1), tmp_path / "new.parquet")
+    assert len(run(tmp_path / "new.parquet", output="out.parquet")) == 1
+
+
+def test_a_column_of_dates_is_no_input(line, refused, tmp_path):
+    path = tmp_path / "new.parquet"
+    pq.write_table(pa.table({"x": pa.array([0], pa.date32())}), path)
+    assert refused(path) == (
+        f"{path}, column `x`: holds date32[day], neither numbers nor text. Choose other columns, or"
+        " correct the file."
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--output", "out.xlsx"], "--output must end in .csv, .tsv or .parquet. Got out.xlsx."),
+        (["--delimiter", "::"], '--delimiter must be one ASCII character. Got "::".'),
+    ],
+)
+def test_faulty_words_are_refused(line, refused, tmp_path, words, sentence):
+    (tmp_path / "new.csv").write_text("x\n1\n")
+    assert refused(tmp_path / "new.csv", *words) == sentence
+
+
+def test_the_release_alone_predicts_from_standard_input_to_standard_output(line, tmp_path):
+    away = tmp_path / "away"
+    shutil.copytree(RELEASE, away / "release")
+    content = "x;note\n0,25;a\n0,5;b\n"
+    words = ["python", "-m", "stages.predict", "release", "-"]
+    signs = ["--delimiter", ";", "--decimal", ","]
+    alone = {"PYTHONPATH": str(ROOT)}
+    end = command(away, *words, *signs, environment=alone, input=content)
+    assert end.returncode == 0, end.stderr
+    lines = end.stdout.splitlines()
+    assert lines[0] == "x,note,y_predicted"
+    assert lines[1].startswith('"0,25",a,0.')
+    assert sorted(path.name for path in away.iterdir()) == ["release"]
+    end = command(away, *words, environment=alone, input="x\nNaN\n")
+    assert end.returncode == 1
+    assert end.stderr == (
+        'standard input, line 2, column `x`: not a finite number: "NaN". Correct the file, or'
+        " --decimal.\n"
+    )
