@@ -57,7 +57,8 @@ def test_an_orphan_writes_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("words", [["setsid", "-w"], ["nohup"], ["setsid", "-w", "nohup"]])
 def test_a_healthy_run_is_no_orphan_whatever_it_is_called(finished, tmp_path, words):
     folder = shutil.copytree(finished, tmp_path / "stages.v2")
-    experiment = [sys.executable, "-m", "dvc", "exp", "run", "-f", "-n", "stages.a2"]
+    message = ["-n", "stages.a2", "-m", "stages.v2: slower"]
+    experiment = [sys.executable, "-m", "dvc", "exp", "run", "-f", *message]
     end = command(folder, *words, *experiment)
     assert end.returncode == 0, end.stdout + end.stderr
 
@@ -82,6 +83,20 @@ def test_process_1_is_dvc_or_takes_in_orphans(tmp_path, monkeypatch, command_lin
     monkeypatch.setenv("DVC_STAGE", "train")
     starters = process._starters.__wrapped__()
     assert starters == [(1, "5" if is_dvc else "died before")]
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+def test_an_orphan_gets_one_signal_and_is_killed_in_the_end(monkeypatch, is_stopping):
+    sent = []
+    monkeypatch.setattr(process, "is_orphan", lambda: True)
+    monkeypatch.setattr(process, "LAST_STEP_SECONDS", 0.0)
+    monkeypatch.setattr(process.os, "kill", lambda pid, signum: sent.append(signum))
+    event = process.threading.Event()
+    monkeypatch.setattr(process, "is_stopping", event)
+    if is_stopping:
+        event.set()
+    process._end_as_orphan()
+    assert sent == [signal.SIGTERM, signal.SIGKILL][is_stopping:]
 
 
 def test_two_processes_may_write_the_same_folder_at_once(tmp_path):

@@ -179,6 +179,75 @@ def test_a_damaged_state_is_set_aside_and_training_starts_anew(
     assert contents(TRAINED) == expected
 
 
+def test_a_state_put_in_anothers_place_is_set_aside(workspace, change, kill_after, capsys):
+    change({"train.epochs": 9, "train.lr": 0.02})
+    prepare.main()
+    train.main()
+    expected = contents(TRAINED)
+    for lr in (0.01, 0.02):
+        change({"train.lr": lr})
+        kill_after(4)
+        with pytest.raises(Killed):
+            train.main()
+    mine, other = sorted(state_files(), key=lambda path: path.stat().st_mtime, reverse=True)
+    mine.write_bytes(other.read_bytes())
+    kill_after(-1)
+    train.main()
+    assert "was damaged" in capsys.readouterr().err
+    assert contents(TRAINED) == expected
+
+
+ODD = {
+    "the folder is deleted": lambda folder: shutil.rmtree(folder.parent),
+    "the draft is a folder": lambda folder: (folder / ".state.draft").mkdir(),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_state_that_cannot_be_written_or_deleted_ends_no_training(
+    workspace, change, kill_after, capsys, monkeypatch, odd
+):
+    change({"train.epochs": 9})
+    prepare.main()
+    train.main()
+    expected = contents(TRAINED)
+    kill_after(-1)
+    save = module.Resume._save
+
+    def disturbed(self, content):
+        if not self._is_warned:
+            ODD[odd](self._path.parent)
+        return save(self, content)
+
+    monkeypatch.setattr(module.Resume, "_save", disturbed)
+    train.main()
+    assert capsys.readouterr().err.count("cannot be written: ") == 1
+    assert contents(TRAINED) == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", None])
+def test_a_trainer_without_a_readable_name_is_another_process(workspace, change, content, capsys):
+    folder = workspace / "state"
+    folder.mkdir()
+    if content is None:
+        (folder / "pid").mkdir()
+    else:
+        (folder / "pid").write_bytes(content)
+    assert module._owner(folder) == "another process"
+    os.close(module._lock(folder))
+
+
+def test_odd_neighbours_disturb_no_training(workspace, change):
+    change({"train.epochs": 2})
+    prepare.main()
+    Path(".resume").mkdir()
+    odd = Path(".resume", OLD)
+    odd.write_text("a file")
+    os.utime(odd, (0, 0))
+    train.main()
+    assert odd.exists()
+
+
 def test_a_state_that_may_not_be_read_is_set_aside(long_job):
     folder, expected = long_job
     start(folder).stop(signal.SIGTERM)

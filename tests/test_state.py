@@ -8,6 +8,8 @@ from torch import nn, optim
 from stages.parts.lbfgs import LBFGS
 from stages.parts.state import State
 
+KEY = b"fingerprint"
+
 OPTIMIZERS = {
     "sgd": lambda parameters: optim.SGD(parameters, lr=0.1),
     "adam": lambda parameters: optim.Adam(parameters, lr=0.1, fused=True),
@@ -45,19 +47,19 @@ def test_what_follows_a_restored_state_is_what_follows_the_original(name, num_st
     original.end_epoch(20, validation_loss=None)
     learn(original, num_steps)
     original.best_network = {name: t.clone() for name, t in original.network.state_dict().items()}
-    content = original.to_bytes()
-    restored.restore(content)
-    assert restored.to_bytes() == content
+    content = original.to_bytes(KEY)
+    restored.restore(content, KEY)
+    assert restored.to_bytes(KEY) == content
     assert restored.history == original.history
     for state in (original, restored):
         learn(state, 7)
-    assert restored.to_bytes() == original.to_bytes()
+    assert restored.to_bytes(KEY) == original.to_bytes(KEY)
 
 
 def test_a_changed_state_is_refused_and_changes_nothing():
     state = fresh("adam")
     learn(state, 3)
-    content = state.to_bytes()
+    content = state.to_bytes(KEY)
     generator = random.Random(1)  # noqa: S311 (places to damage)
     damaged = [b"", b"unreadable", content[:-1], content[:40], content + b"\0", pickle.dumps(1)]
     for _ in range(500):
@@ -67,5 +69,5 @@ def test_a_changed_state_is_refused_and_changes_nothing():
         damaged.append(bytes(flipped))
     for other in damaged:
         with pytest.raises(ValueError, match="SHA-256"):
-            state.restore(other)
-    assert state.to_bytes() == content
+            state.restore(other, KEY)
+    assert state.to_bytes(KEY) == content

@@ -101,6 +101,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """
     text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
+    require_parent()
     draft = path.with_name(f".{path.name}.draft")
     draft.write_bytes(f"{text}\n".encode())
     require_parent()

@@ -15,19 +15,25 @@ CPUINFO = Path("/proc/cpuinfo")
 
 def code_digest() -> dict[str, bytes]:
     """The digest of all code; first to be compared, since other code may compare other things."""
-    return {"code in stages/": digest(CODE.rglob("*.py"))}
+    files = (path for path in CODE.rglob("*.py") if path.is_file() and path.name[0] != ".")
+    return {"code in stages/": digest(files)}
 
 
 def fingerprint(params: TrainParams, device: torch.device, data: list[Path]) -> dict[str, bytes]:
     """A digest of 32 bytes of each thing, by the name under which a user knows it."""
     words = {
         "`train` section in params.yaml": params.model_dump_json(),
-        "kind of device": device.type,
+        "kind of device": _kind(device),
         "kind of CPU, with `train.numerics` native": _cpu() if params.numerics == "native" else "",
         "version of PyTorch": torch.__version__,
     }
     digests = {name: sha256(text.encode()).digest() for name, text in words.items()}
     return digests | {"content of data/prepared": digest(data)} | code_digest()
+
+
+def _kind(device: torch.device) -> str:
+    is_cuda = device.type == "cuda" and torch.cuda.is_available()
+    return f"{device.type} {torch.cuda.get_device_name(device) if is_cuda else ''}"
 
 
 def _cpu() -> str:

@@ -14,14 +14,17 @@ from pathlib import Path
 from stages.parts.errors import UserError
 
 POLL_SECONDS = 1.0
+LAST_STEP_SECONDS = 60.0  # for an orphan
 PROC = Path("/proc")
 DVC = rb"(^|\0|/)dvc(\0|$)"  # as a word of a command line
+
+is_stopping = threading.Event()  # set by who handles a signal by ending later
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a stage; what a user can cause ends it with its sentence and exit status 1.
 
-    When the process is an orphan it gets a SIGTERM within seconds.
+    When the process is an orphan it gets a SIGTERM within seconds, and after a minute a SIGKILL.
     """
     for name in ("stdout", "stderr"):
         if not getattr(sys, name):  # closed by who started this
@@ -54,7 +57,10 @@ def is_orphan() -> bool:
 def _end_as_orphan() -> None:
     while not is_orphan():
         time.sleep(POLL_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not is_stopping.is_set():  # a second signal would end it without saving
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(LAST_STEP_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @cache
@@ -67,7 +73,7 @@ def _starters() -> list[tuple[int, str]]:
     while pid:
         start, parent, session = _stat(pid)
         words = _command(pid)
-        if not re.search(mark, words):
+        if not re.search(mark, words) or re.search(DVC, words):  # its -m may be a message
             if "DVC_STAGE" in os.environ:
                 # What DVC starts is in its session. Process 1, and another session's, take in
                 # orphans; DVC may be process 1.

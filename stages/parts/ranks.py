@@ -39,6 +39,11 @@ class Ranks:
             distributed.all_reduce(torch.from_numpy(partial.bins))
         return partial.total()
 
+    def meet(self) -> None:
+        """Wait for all ranks; where one has ended, end this one."""
+        if self.num_ranks > 1:
+            distributed.barrier()
+
     def least(self, value: float) -> float:
         """The least of all ranks' values, in every rank."""
         least = torch.tensor(value, dtype=torch.float64)

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 
+from stages.parts import process
 from stages.parts.files import lock_folder, remove
 from stages.parts.ranks import Ranks
 from stages.parts.state import State
@@ -25,8 +26,8 @@ KEPT_SECONDS = 30 * 24 * 3600  # after its last save, a state that nobody has go
 class Resume:
     """The saved state of one training; rank 0 keeps it, for all ranks."""
 
-    def __init__(self, folder: Path, ranks: Ranks, num_epochs: int) -> None:
-        self._path = folder / "state"
+    def __init__(self, folder: Path, digest: bytes, ranks: Ranks, num_epochs: int) -> None:
+        self._path, self._digest = folder / "state", digest
         self._ranks = ranks
         self._num_epochs = num_epochs
         self._next_save = time.monotonic() + INTERVAL_SECONDS
@@ -41,6 +42,7 @@ class Resume:
         Ranks leave it to rank 0, whose step needs them; torchrun kills those that stay too long.
         """
         self._signal = signum
+        process.is_stopping.set()
         if self._ranks.num_ranks == 1:
             for each in self.signals:
                 signal.signal(each, signal.SIG_DFL)
@@ -51,7 +53,7 @@ class Resume:
         if not content:
             return
         try:
-            state.restore(content)
+            state.restore(content, self._digest)
         except ValueError:
             if self._ranks.rank == 0:
                 damaged = self._path.with_name("damaged")
@@ -79,7 +81,7 @@ class Resume:
         start = time.monotonic()
         if self._ranks.rank > 0 or not (self._signal or start >= self._next_save):
             return
-        saved = self._save(state.to_bytes())
+        saved = self._save(state.to_bytes(self._digest))
         seconds = time.monotonic() - start
         self._next_save = start + max(INTERVAL_SECONDS, seconds / SHARE)
         if self._signal:
@@ -100,7 +102,8 @@ class Resume:
                 os.fsync(file.fileno())
             draft.replace(self._path)
         except OSError as error:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink()
             if not self._is_warned:
                 sys.stderr.write(
                     f"train: {self._path} cannot be written: {error.strerror}. Training goes on; if"
@@ -115,16 +118,16 @@ class Resume:
         return f"epoch {state.epoch} of {self._num_epochs}{step}"
 
     def delete(self) -> None:
-        """Forget the state: what it led to is written."""
-        shutil.rmtree(self._path.parent)
+        """Forget the state, as far as this is possible: what it led to is written."""
+        shutil.rmtree(self._path.parent, ignore_errors=True)
 
 
 @contextmanager
 def resumable(fingerprint: Mapping[str, bytes], ranks: Ranks, num_epochs: int) -> Iterator[Resume]:
     """Keep other trainings of this fingerprint out; let this one save at a signal, then end."""
-    digest = sha256(b"".join(value for _, value in sorted(fingerprint.items())))
-    folder = Path(os.environ.get("DVC_ROOT", "."), ".resume", digest.hexdigest()[:32])
-    resume = Resume(folder, ranks, num_epochs)
+    digest = sha256(b"".join(value for _, value in sorted(fingerprint.items()))).digest()
+    folder = Path(os.environ.get("DVC_ROOT", "."), ".resume", digest.hex()[:32])
+    resume = Resume(folder, digest, ranks, num_epochs)
     lock = None
     if ranks.rank == 0:
         lock = _lock(folder)
@@ -146,16 +149,24 @@ def _lock(folder: Path) -> int:
         try:
             lock = lock_folder(folder)
             if lock is None:
-                pid = (folder / "pid").read_text()
-                print(f"train: process {pid} trains the same; waiting for its end", flush=True)
+                print(f"train: {_owner(folder)} trains the same; waiting for its end", flush=True)
                 lock = lock_folder(folder, waits=True)
                 assert lock is not None
             if os.path.samestat(folder.stat(), os.fstat(lock)):
-                (folder / "pid").write_text(str(os.getpid()))
+                with suppress(OSError):  # it only tells others who this is
+                    (folder / "pid").write_text(str(os.getpid()))
                 return lock
             os.close(lock)
-        except FileNotFoundError:  # who had it before has just deleted it, or not yet named itself
+        except FileNotFoundError:  # who had it before has just deleted it
             time.sleep(0.1)
+
+
+def _owner(folder: Path) -> str:
+    with suppress(OSError):
+        pid = (folder / "pid").read_text(errors="replace")
+        if pid.isdecimal():
+            return f"process {pid}"
+    return "another process"
 
 
 def _delete_old(folder: Path) -> None:
@@ -163,7 +174,7 @@ def _delete_old(folder: Path) -> None:
     for old in sorted(folder.iterdir()):
         if not re.fullmatch("[0-9a-f]{32}", old.name) or old.is_symlink():
             continue  # not ours
-        with suppress(FileNotFoundError):  # another training has just ended
+        with suppress(OSError):  # another training has just ended, or it is somebody else's
             if time.time() - old.stat().st_mtime > KEPT_SECONDS:
                 lock = lock_folder(old)
                 if lock is not None:

@@ -34,8 +34,11 @@ class State:
         self.history.append((self.epoch, self.total_loss / num_rows, validation_loss))
         self.step, self.total_loss = 0, 0.0
 
-    def to_bytes(self) -> bytes:
-        """The SHA-256 of what follows, then a safetensors file: no code, every number exact."""
+    def to_bytes(self, fingerprint: bytes) -> bytes:
+        """A SHA-256, then a safetensors file: no code, every number exact.
+
+        The SHA-256 is of the file and of the training's fingerprint: no other one goes on from it.
+        """
         values = {
             name: getattr(self, name)
             for name in ("epoch", "step", "total_loss", "best_loss", "best_epoch", "best_network")
@@ -46,16 +49,16 @@ class State:
         values["history"] = torch.tensor(rows, dtype=torch.float64)
         tensors: dict[str, Tensor] = {}
         content = save(tensors, {"state": json.dumps(_pack(values, tensors))})
-        return sha256(content).digest() + content
+        return sha256(fingerprint + content).digest() + content
 
-    def restore(self, content: bytes) -> None:
-        """Go back to the state that `to_bytes` wrote.
+    def restore(self, content: bytes, fingerprint: bytes) -> None:
+        """Go back to the state that `to_bytes` wrote for this fingerprint.
 
         Raises:
             ValueError: If it is not what that wrote, byte for byte.
         """
         digest, content = content[:NUM_DIGEST_BYTES], content[NUM_DIGEST_BYTES:]
-        if sha256(content).digest() != digest:
+        if sha256(fingerprint + content).digest() != digest:
             raise ValueError("the SHA-256 is another")
         size = int.from_bytes(content[:8], "little")
         text = json.loads(content[8 : 8 + size])["__metadata__"]["state"]
