@@ -271,9 +271,9 @@ def test_a_faulty_parquet_table_is_refused(raw, refusal):
     pq.write_table(pa.table({"day": day, "s": [[1]], "y": [1.0]}), raw("t.parquet", ""))
     assert refusal("t.parquet") == (
         "data/raw/t.parquet, column `day`: holds timestamp[us, tz=UTC], neither numbers nor text."
-        " Choose other `prepare.features`, or correct the file.\n"
+        " Choose other columns, or correct the file.\n"
         "data/raw/t.parquet, column `s`: holds list<element: int64>, neither numbers nor text."
-        " Choose other `prepare.features`, or correct the file."
+        " Choose other columns, or correct the file."
     )
     pq.write_table(pa.table({"x": [1.0, 2.0, None], "y": [1.0, 2.0, 3.0]}), raw("t.parquet", ""))
     assert refusal("t.parquet") == f"data/raw/t.parquet, row 3, column `x`: empty cell. {CELL}"

@@ -14,23 +14,14 @@ from numpy.typing import NDArray
 
 from stages.parts.categories import MAX_CATEGORIES, inputs_of
 from stages.parts.errors import UserError
+from stages.parts.faults import Fault, Faults, show
 from stages.parts.line import Line
 from stages.parts.params import PrepareParams
 from stages.parts.progress import Progress
-from stages.parts.table import Batch, Table, is_text, listed
+from stages.parts.table import Batch, Table, listed
 from stages.parts.workers import in_order
 
-SHOWN_FAULTS = 3
-SHOWN_CHARACTERS = 60
 BOOLEANS = {"false": 0.0, "true": 1.0}
-
-
-class Fault(NamedTuple):
-    """A cell that cannot be used."""
-
-    row: int
-    column: int
-    what: str
 
 
 class Cells(NamedTuple):
@@ -107,8 +98,7 @@ class CheckedCells:
     def __init__(self, table: Table | Line, columns: list[str], params: PrepareParams) -> None:
         self.columns, self._table, self._params = columns, table, params
         self._columns = [Column(name, name == params.target) for name in columns]
-        self._faults: list[Fault] = []  # the first ones of missing cells
-        self._num_faults = 0
+        self._faults = Faults()
 
     def batches(self) -> Iterator[NDArray[np.float64]]:
         """Yield the rows, shape ``(rows, columns)``, each number the double nearest to the file's.
@@ -124,6 +114,7 @@ class CheckedCells:
         num_rows = 0
 
         def parsed(batch: Batch) -> tuple[Batch, list[Cells]]:
+            require_kinds(str(self._table.path), self.columns, batch.columns)
             return batch, [parse(column) for column in batch.columns]
 
         with Progress("prepare: reading", 1) as progress:
@@ -132,12 +123,11 @@ class CheckedCells:
                 rows = np.column_stack([column.add(part, num_rows) for column, part in pairs])
                 if markers:
                     rows[np.isin(rows, markers)] = np.nan
-                is_missing = ~np.isfinite(rows)
-                if self._params.missing == "error" and is_missing.any():
-                    self._note_missing(batch.columns, is_missing, num_rows)
+                if self._params.missing == "error":
+                    self._faults.add_where(~np.isfinite(rows), num_rows, missing_in(batch))
                 num_rows += len(rows)
                 progress.update(num_rows, num_rows / (batch.share or 1))
-                if not self._num_faults:
+                if not self._faults.num_cells:
                     yield rows
         self._require_no_faults()
 
@@ -160,45 +150,40 @@ class CheckedCells:
                 ]
                 cells[:] = np.array(values)[cells.astype(int)]
 
-    def _note_missing(
-        self, columns: list[pa.Array], is_missing: NDArray[np.bool_], first_row: int
-    ) -> None:
-        self._num_faults += int(is_missing.sum())
-        for row, column in np.argwhere(is_missing)[: SHOWN_FAULTS - len(self._faults)]:
-            cell = columns[column][int(row)].as_py()
-            what = "empty cell" if cell in (None, "") else f"missing or not finite: {show(cell)}"
-            cure = "Set `prepare.missing` to drop, or correct the file."
-            self._faults.append(Fault(first_row + int(row), int(column), f"{what}. {cure}"))
-
     def _require_no_faults(self) -> None:
-        faults, sentences = [*self._faults], []
+        sentences = []
         for index, column in enumerate(self._columns):
             texts = column.faults()
             key = "target" if column.is_target else "features"
-            faults += [
-                Fault(
-                    text.first_row,
-                    index,
-                    f"not a number: {show(value)}. Correct the file, change `prepare.{key}`, or"
-                    " list it in `prepare.missing_values` and set `prepare.missing` to drop.",
-                )
+            cure = (
+                f"Correct the file, change `prepare.{key}`, or list it in `prepare.missing_values`"
+                " and set `prepare.missing` to drop."
+            )
+            faults = [
+                Fault(text.first_row, index, f"not a number: {show(value)}. {cure}")
                 for value, text in texts.items()
             ]
-            self._num_faults += sum(text.num_cells for text in texts.values())
-            self._num_faults += column.num_other_texts if texts else 0
+            num_cells = sum(text.num_cells for text in texts.values())
+            self._faults.add(faults, num_cells + (column.num_other_texts if texts else 0))
             if len(column.texts) > MAX_CATEGORIES and not texts:
                 sentences.append(
                     f"{self._table.path}, column `{column.name}`: text with more than"
                     f" {MAX_CATEGORIES} different values. Choose other `prepare.features`."
                 )
-        shown = sorted(faults)[:SHOWN_FAULTS]
-        for row, index, what in shown:
-            where = f"{self._table.locate(row)}, column `{self._columns[index].name}`"
-            sentences.append(f"{where}: {what}")
-        if self._num_faults > len(shown):
-            sentences.append(f"… and {self._num_faults - len(shown)} more such cells.")
+        sentences += self._faults.sentences(self.columns, self._table.locate)
         if sentences:
             raise UserError("\n".join(sentences))
+
+
+def missing_in(batch: Batch) -> Callable[[int, int], str]:
+    """What is wrong with a missing cell of a batch."""
+
+    def what(row: int, column: int) -> str:
+        cell = batch.columns[column][row].as_py()
+        kind = "empty cell" if cell in (None, "") else f"missing or not finite: {show(cell)}"
+        return f"{kind}. Set `prepare.missing` to drop, or correct the file."
+
+    return what
 
 
 def choose_columns(where: str, names: list[str], params: PrepareParams) -> list[str]:
@@ -261,7 +246,7 @@ def parser(markers: Sequence[str], decimal: str) -> Callable[[pa.Array], Cells]:
     nulls = pa.array(["", *(marker.strip(" \t") for marker in markers)], pa.string())
 
     def parse(column: pa.Array) -> Cells:
-        if not is_text(column.type):
+        if not _is_text(column.type):
             if pa.types.is_decimal(column.type):
                 column = pc.cast(column, pa.string())  # a cast from decimal rounds twice
             return Cells(_to_numpy(pc.cast(column, pa.float64(), safe=False)), None)
@@ -281,12 +266,26 @@ def parser(markers: Sequence[str], decimal: str) -> Callable[[pa.Array], Cells]:
     return parse
 
 
-def show(cell: str | float) -> str:
-    """A cell for a message: quoted, on one line, and not too long."""
-    text = str(cell)
-    return json.dumps(text[:SHOWN_CHARACTERS], ensure_ascii=False) + "…" * (
-        len(text) > SHOWN_CHARACTERS
-    )
+def require_kinds(where: str, names: Sequence[str], columns: Sequence[pa.Array]) -> None:
+    """Check that all columns hold numbers or text."""
+    faults = [
+        f"{where}, column `{name}`: holds {column.type}, neither numbers nor text. Choose other"
+        " columns, or correct the file."
+        for name, column in zip(names, columns, strict=True)
+        if not (_is_numeric(column.type) or _is_text(column.type))
+    ]
+    if faults:
+        raise UserError("\n".join(sorted(faults)))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return is_number or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
 
 
 def _to_numpy(numbers: pa.DoubleArray) -> NDArray[np.float64]:

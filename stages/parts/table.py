@@ -22,10 +22,17 @@ UNREADABLE = pa.ArrowException, OSError, UnicodeDecodeError
 
 
 class Batch(NamedTuple):
-    """Some rows: a column of text or numbers for each wanted name, and the share read so far."""
+    """Some rows: a column for each wanted name, and the share read so far."""
 
     columns: list[pa.Array]
     share: float  # of the table's bytes
+
+
+class Cures(NamedTuple):
+    """What a user corrects where the table is not found or not understood."""
+
+    source: str = "`prepare.source`"
+    delimiter: str = "`prepare.delimiter`"
 
 
 class TableFile(Protocol):
@@ -44,9 +51,10 @@ class TableFile(Protocol):
 class Table:
     """The rows of one file, or of all files in a folder in the order of their names."""
 
-    def __init__(self, path: Path, delimiter: str = ",") -> None:
-        self.path = path
-        self._files: list[TableFile] = [_open(file, delimiter) for file in _files(path)]
+    def __init__(self, path: Path, delimiter: str = ",", cures: Cures = Cures()) -> None:  # noqa: B008 (immutable)
+        self.path, self.cures = path, cures
+        files = _files(path, cures)
+        self._files: list[TableFile] = [_open(file, delimiter, cures) for file in files]
         self._first_rows: list[int] = []  # of the files that have been read
         self.names = self._files[0].names
         others = [file.path for file in self._files if {*file.names} != {*self.names}]
@@ -79,8 +87,9 @@ class Table:
 class TextFile:
     """CSV or TSV in UTF-8, perhaps compressed; spaces around names belong to no name."""
 
-    def __init__(self, path: Path, delimiter: str, compression: str | None) -> None:
+    def __init__(self, path: Path, delimiter: str, compression: str | None, cures: Cures) -> None:
         self.path, self._delimiter, self._compression = path, delimiter, compression
+        self._cures = cures
         header = self._header()
         self.names = [name.strip() for name in header]
         self._raw_names = dict(zip(self.names, header, strict=True))
@@ -126,7 +135,7 @@ class TextFile:
             first = ragged[0]
             raise UserError(
                 f"{self.path}, {self.locate(first.number - 2)}: {first.actual_columns} instead of"
-                f" {first.expected_columns} cells. Correct the file, or `prepare.delimiter`."
+                f" {first.expected_columns} cells. Correct the file, or {self._cures.delimiter}."
             )
 
     def locate(self, row: int) -> str:
@@ -182,7 +191,6 @@ class ParquetFile:
         num_rows = 0
         try:
             with pq.ParquetFile(self.path, buffer_size=BATCH_BYTES, pre_buffer=False) as file:
-                self._require_kinds(columns, file.schema_arrow)
                 batch_rows = max(1, BATCH_CELLS // len(columns))
                 for batch in file.iter_batches(batch_rows, columns=columns):
                     num_rows += len(batch)
@@ -195,34 +203,16 @@ class ParquetFile:
         """The row's number, from 1."""
         return f"row {row + 1}"
 
-    def _require_kinds(self, columns: list[str], schema: pa.Schema) -> None:
-        faults = [
-            f"{self.path}, column `{name}`: holds {schema.field(name).type}, neither numbers nor"
-            " text. Choose other `prepare.features`, or correct the file."
-            for name in columns
-            if not (_is_numeric(schema.field(name).type) or is_text(schema.field(name).type))
-        ]
-        if faults:
-            raise UserError("\n".join(sorted(faults)))
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a column's cells are text."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
 
 def listed(names: Sequence[str]) -> str:
     """The first names, in backticks."""
     return ", ".join(f"`{name}`" for name in names[:10]) + (", …" if names[10:] else "")
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path, cures: Cures) -> list[Path]:
     """The files of a table; in a folder, names that begin with a dot or _ are none of it."""
     if not path.exists():
-        raise UserError(
-            f"There is no file {path}. Put the table there, or correct `prepare.source`."
-        )
+        raise UserError(f"There is no file {path}. Put the table there, or correct {cures.source}.")
     if not path.is_dir():
         return [path]
     files = [file for file in sorted(path.iterdir()) if not file.name.startswith((".", "_"))]
@@ -237,7 +227,7 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _open(path: Path, delimiter: str) -> TableFile:
+def _open(path: Path, delimiter: str, cures: Cures) -> TableFile:
     suffix, compression = _kind(path)
     if suffix not in FORMATS or not path.is_file() or (compression and suffix == ".parquet"):
         raise UserError(
@@ -247,7 +237,7 @@ def _open(path: Path, delimiter: str) -> TableFile:
         raise UserError(f"{path} is empty. Put a table with a header and rows there.")
     if suffix == ".parquet":
         return ParquetFile(path)
-    return TextFile(path, "\t" if suffix == ".tsv" else delimiter, compression)
+    return TextFile(path, "\t" if suffix == ".tsv" else delimiter, compression, cures)
 
 
 def _kind(path: Path) -> tuple[str, str | None]:
@@ -256,8 +246,3 @@ def _kind(path: Path) -> tuple[str, str | None]:
     if last in COMPRESSIONS:
         return format_suffix, COMPRESSIONS[last]
     return last, None
-
-
-def _is_numeric(kind: pa.DataType) -> bool:
-    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    return is_number or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
