@@ -168,6 +168,8 @@ def test_loaded_rows_are_scaled_as_the_model_scales(tmp_path):
             rows={},
             mean=dict.fromkeys("abt", 5.0),
             standard_deviation={"a": 3.0, "b": 2.0, "t": 4.0},
+            minimum={},
+            maximum={},
         )
     )
     loaded = load(Split(tmp_path / "rows.parquet"), model, 1.0).kept

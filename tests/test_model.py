@@ -17,6 +17,8 @@ STATISTICS = Statistics(
     rows={},
     mean={"a": 10.0, "b": -3.0, "t": 100.0},
     standard_deviation={"a": 2.0, "b": 0.5, "t": 8.0},
+    minimum={"a": 7.0, "b": -4.0, "t": 90.0},
+    maximum={"a": 13.0, "b": -2.0, "t": 110.0},
 )
 
 

@@ -46,6 +46,8 @@ def test_statistics_are_those_of_the_training_rows(change, dtype):
         assert statistics["mean"][column] == pytest.approx(training[column].mean(), rel=1e-15)
         deviation = training[column].std(ddof=0)
         assert statistics["standard_deviation"][column] == pytest.approx(deviation, rel=1e-14)
+        assert statistics["minimum"][column] == training[column].min()
+        assert statistics["maximum"][column] == training[column].max()
 
 
 def test_a_table_and_its_copy_in_another_format_give_the_same_bytes(change, raw):
@@ -202,3 +204,12 @@ def test_a_random_split_of_too_many_rows_is_refused(workspace):
         "prepare: 1000000000 rows are too many for a random split, which takes at most 999999999."
         " Set `prepare.split` to ordered."
     )
+
+
+def test_a_least_zero_has_no_sign(change, raw):
+    raw("zeros.csv", "x,y\n0.0,1\n-0.0,2\n0.0,3\n")
+    change({"prepare.source": "zeros.csv", "prepare.validation": 0, "prepare.test": 0})
+    prepare.main()
+    text = STATISTICS.read_text()
+    assert json.loads(text)["minimum"]["x"] == 0.0
+    assert "-0.0" not in text

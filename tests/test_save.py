@@ -1,15 +1,22 @@
+import hashlib
+import re
 import subprocess
 import sys
 
+import numpy as np
+import onnx
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from stages import evaluate, prepare, save, train
 from stages.parts.errors import UserError
-from stages.parts.files import RELEASE, WEIGHTS
+from stages.parts.files import EVALUATION, PREPARED, RELEASE, WEIGHTS, read_json, write_json
 from stages.parts.model import Model
+from stages.parts.params import load_params
 from stages.parts.proof import prove
 from stages.parts.split import Split
+from tests.conftest import ROOT, command, contents
 
 
 @pytest.fixture
@@ -29,10 +36,18 @@ def test_a_released_model_predicts_the_same_bits_in_a_new_process(trained, capfd
     trained({"train.hidden": [16], "train.epochs": 5})
     save.main()
     released = RELEASE / "model.safetensors"
-    assert [path.name for path in RELEASE.iterdir()] == ["model.safetensors"]
-    out = capfd.readouterr().out
+    assert sorted(path.name for path in RELEASE.iterdir()) == [
+        "README.md",
+        "figure.svg",
+        "model.json",
+        "model.onnx",
+        "model.safetensors",
+    ]
+    out, err = capfd.readouterr()
     assert "save: loaded in a new process, the same predictions to the bit on 200 rows" in out
-    assert f"save: models/release/model.safetensors, {released.stat().st_size} bytes" in out
+    assert "save: ONNX Runtime predicts the same from model.onnx, to " in out
+    assert f"; model.safetensors, {released.stat().st_size} bytes" in out
+    assert "torch" not in err
     inputs = torch.rand(100, 1)
     assert torch.equal(Model.load(released)(inputs), Model.load(WEIGHTS)(inputs))
 
@@ -41,16 +56,98 @@ def test_without_test_rows_the_proof_is_on_the_training_rows(trained, capfd):
     trained({"prepare.test": 0, "train.epochs": 5})
     save.main()
     assert "to the bit on 900 rows" in capfd.readouterr().out
+    proof = read_json(RELEASE / "model.json")["proof"]
+    assert proof == {
+        "split": "train",
+        "rows": 900,
+        "batches": [1, 2, 7, 100_000],
+        "onnx_difference_at_most": 1e-6,
+    }
+
+
+def test_model_json_holds_what_the_model_is_and_where_it_comes_from(trained):
+    trained({"prepare.dtype": "float64", "train.hidden": [3], "train.epochs": 2})
+    save.main()
+    found = read_json(RELEASE / "model.json")
+    training = pq.read_table(PREPARED / "train.parquet").to_pydict()
+    for column, name in ((found["inputs"][0], "x"), (found["target"], "y")):
+        assert (column["name"], column["type"]) == (name, "float64")
+        assert (column["minimum"], column["maximum"]) == (min(training[name]), max(training[name]))
+    assert found["architecture"] == {"activation": "relu", "hidden": [3], "widths": [1, 3, 1]}
+    assert found["parameters"] == load_params().model_dump()
+    assert found["scores"] == read_json(EVALUATION)
+    assert found["trained_on"] == "cpu"
+    assert found["versions"]["torch"] == "2.13.0"
+    for folder, key in ((PREPARED, "data"), (RELEASE, "files")):
+        for name, listed in found[key].items():
+            content = (folder / name).read_bytes()
+            sha256 = hashlib.sha256(content).hexdigest()
+            assert listed in (sha256, {"sha256": sha256, "size_bytes": len(content)})
+    assert [*found["data"]] == [path.name for path in sorted(PREPARED.iterdir())]
+    assert [*found["files"]] == ["model.onnx", "model.safetensors"]
+
+
+def test_onnx_that_predicts_otherwise_is_not_released(trained, monkeypatch, capfd):
+    trained({"train.epochs": 5})
+    run_module = save.run_module
+
+    def change_onnx_after_export(name, folder):
+        run_module(name, folder)
+        if name == save.EXPORT:
+            proto = onnx.load(folder / "model.onnx")
+            [weight] = [t for t in proto.graph.initializer if t.name == "network.0.weight"]
+            weight.raw_data = (np.frombuffer(weight.raw_data, np.float32) * 1.01).tobytes()
+            onnx.save(proto, folder / "model.onnx")
+
+    monkeypatch.setattr(save, "run_module", change_onnx_after_export)
+    with pytest.raises(UserError) as error:
+        save.main()
+    assert str(error.value) == "save: not released; models/release is as it was."
+    assert re.search(
+        r"^save: ONNX Runtime predicts otherwise than model.safetensors: a difference of 0\.00\d+,"
+        r" where 1e-06 is allowed\. Set `save\.onnx` to false\.$",
+        capfd.readouterr().err,
+        re.MULTILINE,
+    )
+    assert not RELEASE.exists()
+
+
+def test_without_onnx_nothing_of_it_is_imported_and_no_file_is_written(trained, tmp_path):
+    trained({"train.epochs": 1, "save.onnx": False})
+    home = tmp_path / "home"
+    home.mkdir()
+    # Every process of the stage notes what it has imported, on its standard error.
+    environment = {"PYTHONPROFILEIMPORTTIME": "1", "HOME": str(home), "PYTHONPATH": str(ROOT)}
+    end = command(tmp_path, sys.executable, "-m", "stages.save", environment=environment)
+    assert end.returncode == 0, end.stderr
+    assert " torch\n" in end.stderr
+    assert not re.search(r"\| +(onnx|onnxruntime|onnxscript)(\.|\n)", end.stderr)
+    assert not (RELEASE / "model.onnx").exists()
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["least_squares", "train"])
+def test_scores_without_their_parts_are_damaged(trained, name):
+    trained({"train.epochs": 1, "save.onnx": False})
+    scores = read_json(EVALUATION)
+    del scores[name]
+    write_json(EVALUATION, scores)
+    with pytest.raises(UserError) as error:
+        save.main()
+    assert str(error.value) == (
+        "metrics/evaluation.json is damaged: no scores. Run `dvc repro --force evaluate`."
+    )
 
 
 def test_a_model_that_predicts_otherwise_is_not_released(trained, monkeypatch, capfd):
-    trained({"train.epochs": 5})
+    trained({"train.epochs": 5, "save.onnx": False})
     save.main()
-    before = (RELEASE / "model.safetensors").read_bytes()
+    before = contents(RELEASE)
 
     def copy_with_one_bit_changed(source, target):
         content = bytearray(source.read_bytes())
-        content[-1] ^= 1  # the last byte of the last tensor
+        if source == WEIGHTS:
+            content[-1] ^= 1  # the last byte of the last tensor
         target.write_bytes(content)
 
     monkeypatch.setattr(save.shutil, "copyfile", copy_with_one_bit_changed)
@@ -58,7 +155,7 @@ def test_a_model_that_predicts_otherwise_is_not_released(trained, monkeypatch, c
         save.main()
     assert str(error.value) == "save: not released; models/release is as it was."
     assert "predicts otherwise than the trained one" in capfd.readouterr().err
-    assert (RELEASE / "model.safetensors").read_bytes() == before
+    assert contents(RELEASE) == before
     assert [path.name for path in RELEASE.parent.iterdir()] == ["trained", "release"]
 
 
@@ -94,7 +191,7 @@ def test_a_model_that_misses_its_requirements_is_not_released(trained):
 
 
 def test_a_model_that_meets_its_requirements_is_released(trained):
-    trained({"save.require": {"r2": 0.9, "rmse": 0.06}})
+    trained({"save.require": {"r2": 0.9, "rmse": 0.06}, "save.onnx": False})
     save.main()
     assert RELEASE.exists()
 
@@ -110,7 +207,7 @@ def test_requirements_are_of_the_training_rows_where_there_are_no_test_rows():
 
 
 def test_save_itself_does_not_import_torch(trained):
-    trained({"train.epochs": 1})
+    trained({"train.epochs": 1, "save.onnx": False})
     code = "import sys, stages.save; stages.save.main(); print('torch' in sys.modules)"
     end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert end.stdout.splitlines()[-1] == "False"

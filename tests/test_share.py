@@ -265,3 +265,39 @@ def test_without_its_remote_a_clone_computes(finished, tmp_path):
     assert ran == {"prepare", "train", "evaluate", "save"}
     for name in OUTPUTS:
         assert contents(folder / name) == contents(finished / name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["artifacts", "get", "--rev", "v1.0.0", "REPOSITORY", "model"],
+        ["get", "--rev", "model@v1.0.0", "REPOSITORY", "models/release"],
+    ],
+    ids=["artifacts-get", "get"],
+)
+def test_a_tagged_release_is_fetched_into_an_empty_folder_and_predicts_there(
+    finished, tmp_path, words
+):
+    first = shutil.copytree(finished, tmp_path / "first")
+    dvc(first, "remote", "add", "--default", "shared", str(tmp_path / "storage"))
+    dvc(first, "push")
+    git(first, "commit", "-qam", "Release")
+    git(first, "tag", "-am", "Release", "model@v1.0.0")
+    set_lr(first, 0.001)  # what comes later is not fetched
+    dvc(first, "repro")
+    git(first, "commit", "-qam", "Go on")
+
+    repository, folder = tmp_path / "repository", tmp_path / "empty"
+    git(tmp_path, "clone", "-q", "--bare", str(first), str(repository))
+    shutil.rmtree(first)
+    folder.mkdir()
+    dvc(folder, *(str(repository) if word == "REPOSITORY" else word for word in words))
+    assert [path.name for path in folder.iterdir()] == ["release"]
+    release = folder / "release"
+    assert contents(release) == contents(finished / "models/release")
+    [program] = re.findall(
+        r"### NumPy\n\n```python\n(.*?)```", (release / "README.md").read_text(), re.DOTALL
+    )
+    end = command(release, "python", "-c", program)
+    assert end.returncode == 0, end.stderr
+    assert json.loads(end.stdout)[0][0] == pytest.approx(0.6517, abs=1e-4)

@@ -77,12 +77,17 @@ def all_batches(model: Model, split: Split, sizes: Iterable[int]) -> Iterator[Te
     first = next(blocks(split))
     for size in sizes:
         yield first[torch.arange(size) % len(first)]
+    yield extremes(model)
+
+
+def extremes(model: Model) -> Tensor:
+    """Rows of the largest, smallest and subnormal numbers and of zero, each with three signs."""
     limits = torch.finfo(model.dtype)
-    extremes = [limits.max, limits.tiny, limits.tiny * limits.eps, 0.0]  # tiny · eps: subnormal
+    numbers = [limits.max, limits.tiny, limits.tiny * limits.eps, 0.0]  # tiny · eps: subnormal
     signs = torch.ones(3, len(model.features), dtype=model.dtype)
     signs[1] = -1.0
     signs[2, ::2] = -1.0
-    yield torch.cat([signs * extreme for extreme in extremes])
+    return torch.cat([signs * number for number in numbers])
 
 
 @torch.inference_mode()

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from stages.parts.errors import UserError
@@ -22,7 +22,7 @@ class Signature(BaseModel):
     features: list[str]
     target: str
     categories: dict[str, list[str]]
-    hidden: list[int]
+    hidden: list[Annotated[int, Field(ge=1, le=2**16)]]
     dtype: Literal["float32", "float64"]
     trained_on: str  # the kind of device
     versions: dict[str, str]
