@@ -18,6 +18,7 @@ from stages.parts.files import (
     PLOTS,
     PREPARED,
     RELEASE,
+    STATISTICS,
     WEIGHTS,
     output_folder,
     read_json,
@@ -37,7 +38,7 @@ from stages.parts.manifest import (
 from stages.parts.params import load_params
 from stages.parts.process import run
 from stages.parts.signature import open_weights
-from stages.parts.split import Split, read_statistics
+from stages.parts.split import SPLITS, Split, read_statistics
 
 EXPORT = "stages.parts.export"
 PROOF = "stages.parts.proof"
@@ -82,6 +83,7 @@ def describe(folder: Path, parameters: dict[str, Any], scores: dict[str, Any]) -
     with open_weights(folder / MODEL, "numpy") as (signature, _):
         *inputs, target = columns(signature, statistics)
     names = [name for name in FILES if (folder / name).exists()]
+    prepared = [STATISTICS, *(PREPARED / f"{name}.parquet" for name in SPLITS)]
     return Manifest(
         inputs=inputs,
         target=target,
@@ -93,7 +95,7 @@ def describe(folder: Path, parameters: dict[str, Any], scores: dict[str, Any]) -
         versions=signature.versions,
         parameters=parameters,
         scores=scores,
-        data={path.name: sha256(path) for path in sorted(PREPARED.iterdir())},
+        data={path.name: sha256(path) for path in prepared},
         files={
             name: File(sha256=sha256(folder / name), size_bytes=(folder / name).stat().st_size)
             for name in names

@@ -56,6 +56,12 @@ def test_the_file_states_its_opset_and_what_the_model_is(content):
     assert json.loads(found["categories"]) == {"c": ["u"]}
 
 
+def test_the_graph_does_not_depend_on_the_kernels_of_this_cpu(content):
+    graph = onnx.load_model_from_string(content).graph  # portable kernels train with another ReLU
+    operations = [node.op_type for node in graph.node]
+    assert operations == ["Sub", "Div", "Gemm", "Relu", "Gemm", "Mul", "Add"]
+
+
 def test_the_bytes_are_the_same_each_time_and_tell_nothing_of_this_machine(model, content):
     assert exported(model) == content
     for word in (b"/", b".py", b"File", b"pkg.torch", b"forward", b"+cpu"):

@@ -55,6 +55,13 @@ def test_the_proof_is_on_the_training_rows_where_there_are_no_test_rows():
     assert (tested.batches, tested.onnx_difference_at_most) == ([], None)
 
 
+def test_the_bound_allows_for_the_roundings_of_a_long_sum():
+    single = SIGNATURE.model_copy(update={"dtype": "float32"})
+    for num_hidden, expected in [(64, 1e-6), (6400, 80 * 2**-23)]:  # √6400 roundings
+        wide = single.model_copy(update={"hidden": [num_hidden]})
+        assert proof(wide, STATISTICS, has_onnx=True).onnx_difference_at_most == expected
+
+
 def test_batches_are_smaller_where_a_layer_is_wide():
     wide = SIGNATURE.model_copy(update={"hidden": [2**16]})
     assert proof(SIGNATURE, STATISTICS, has_onnx=True).batches == [1, 2, 7, 100_000]

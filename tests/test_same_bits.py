@@ -64,7 +64,7 @@ def job(request, tmp_path_factory):
         {"OMP_NUM_THREADS": "3", "PYTHONOPTIMIZE": "1", "HOME": "/nonexistent", "COLUMNS": "20"},
         {"OMP_NUM_THREADS": "2", "TORCHRUN": "--standalone --nproc-per-node=2"},
         {"OMP_NUM_THREADS": "1", "TORCHRUN": "--standalone --nproc-per-node=3"},
-        {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "MKL_NUM_THREADS": "3"}
+        {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "AVX2", "MKL_NUM_THREADS": "3"}
         | {"TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "12345", "PYTHONUTF8": "0", "LC_ALL": "C"},
         {"ATEN_CPU_CAPABILITY": "avx512", "MKL_CBWR": "AUTO", "OPENBLAS_NUM_THREADS": "3"}
         | {"SOURCE_DATE_EPOCH": "1", "OPENBLAS_CORETYPE": "Haswell", "MPLBACKEND": "svg"},

@@ -67,6 +67,7 @@ def test_without_test_rows_the_proof_is_on_the_training_rows(trained, capfd):
 
 def test_model_json_holds_what_the_model_is_and_where_it_comes_from(trained):
     trained({"prepare.dtype": "float64", "train.hidden": [3], "train.epochs": 2})
+    (PREPARED / ".DS_Store").touch()  # one of the files that .dvcignore names
     save.main()
     found = read_json(RELEASE / "model.json")
     training = pq.read_table(PREPARED / "train.parquet").to_pydict()
@@ -83,7 +84,8 @@ def test_model_json_holds_what_the_model_is_and_where_it_comes_from(trained):
             content = (folder / name).read_bytes()
             sha256 = hashlib.sha256(content).hexdigest()
             assert listed in (sha256, {"sha256": sha256, "size_bytes": len(content)})
-    assert [*found["data"]] == [path.name for path in sorted(PREPARED.iterdir())]
+    splits = ["test.parquet", "train.parquet", "validation.parquet"]
+    assert [*found["data"]] == ["statistics.json", *splits]
     assert [*found["files"]] == ["model.onnx", "model.safetensors"]
 
 

@@ -41,7 +41,7 @@ def export(model: Model, signature: Signature) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is missing, …
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # PyTorch's of itself
         program = torch.onnx.export(
-            model.eval(),
+            model.eval().requires_grad_(requires_grad=False),  # else ReLU depends on the kernels
             (torch.zeros(2, len(model.features), dtype=model.dtype),),
             input_names=["inputs"],
             output_names=["predictions"],
