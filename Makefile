@@ -48,6 +48,8 @@ faults: .venv/installed  ## kill, starve and feed garbage at length: an hour and
 bench: .venv/installed  ## measure the pipeline and training beside their peers
 	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
 	python tests/benchmarks/pipeline.py
+	python tests/benchmarks/tables.py --figure docs/tables.svg
+	python tests/benchmarks/predicting.py
 	python tests/benchmarks/training.py
 	python tests/benchmarks/resume.py
 	python tests/benchmarks/sharing.py

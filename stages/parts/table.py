@@ -15,8 +15,11 @@ import pyarrow.parquet as pq
 
 from stages.parts.errors import UserError
 
-BATCH_BYTES = 2**20  # of text; and what is read ahead of a Parquet column
+BATCH_BYTES = 2**20  # of text, if that is enough; and what is read ahead of a Parquet column
 BATCH_CELLS = 2**18
+# So that a batch of very many columns still has some thousand rows:
+COLUMN_BYTES = 2**13
+MIN_BATCH_ROWS = 2**10
 FORMATS = {".csv": ",", ".tsv": "\t", ".parquet": None}  # by suffix: what stands between cells
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 UNREADABLE = pa.ArrowException, OSError, UnicodeDecodeError
@@ -98,6 +101,7 @@ class TextFile:
     def batches(self, columns: list[str]) -> Iterator[Batch]:
         """Read the rows as text."""
         raw_names = [self._raw_names[column] for column in columns]
+        block_bytes = max(BATCH_BYTES, COLUMN_BYTES * len(self.names))
         ragged: list[pa.csv.InvalidRow] = []
 
         def note_ragged(row: pa.csv.InvalidRow) -> str:
@@ -113,7 +117,7 @@ class TextFile:
             with pa.OSFile(str(self.path)) as file, self._decompressed(file) as stream:
                 reader = pa.csv.open_csv(
                     stream,
-                    pa.csv.ReadOptions(use_threads=False, block_size=BATCH_BYTES),
+                    pa.csv.ReadOptions(use_threads=False, block_size=block_bytes),
                     pa.csv.ParseOptions(
                         delimiter=self._delimiter,
                         newlines_in_values=True,
@@ -192,7 +196,7 @@ class ParquetFile:
         num_rows = 0
         try:
             with pq.ParquetFile(self.path, buffer_size=BATCH_BYTES, pre_buffer=False) as file:
-                batch_rows = max(1, BATCH_CELLS // len(columns))
+                batch_rows = max(MIN_BATCH_ROWS, BATCH_CELLS // len(columns))
                 for batch in file.iter_batches(batch_rows, columns=columns):
                     num_rows += len(batch)
                     share = num_rows / max(1, file.metadata.num_rows)

@@ -1,6 +1,7 @@
 """Time and peak memory of each stage on large tables, beside the plain scripts, which take turns.
 
 Run it in the project's folder: python tests/benchmarks/tables.py [SIZE …] [--only-ours]
+[--without-batches] [--figure FILE.svg]; sizes are 1e5x2 to 1e8x2, and 1e6x101.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -18,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from matplotlib.figure import Figure
 
 STAGES = ("prepare", "train", "evaluate", "save")
 EPOCHS = 20
@@ -38,6 +41,13 @@ SIZES = {
     "1e8x2": Size(10**8, 1, 1),
     "1e6x101": Size(10**6, 100, 1),
 }
+
+
+class Point(NamedTuple):
+    label: str
+    rows: int
+    seconds: float
+    peak_mib: float
 
 
 class Cost(NamedTuple):
@@ -84,15 +94,17 @@ def configure(folder: Path, source: str, batch_size: int | None) -> None:
     path.write_text(text)
 
 
-def one_run(ours: Path, plain: Path, source: str, *, only_ours: bool) -> dict[str, dict[str, Cost]]:
-    """Every stage of ours and of the plain scripts once, in turns; train with batches, too."""
+def one_run(
+    ours: Path, plain: Path, source: str, stages: Sequence[str], *, only_ours: bool
+) -> dict[str, dict[str, Cost]]:
+    """Every stage of ours and of the plain scripts once, in turns."""
     table = str(ours / "data/raw" / source)
     costs: dict[str, dict[str, Cost]] = {}
-    for stage in ("prepare", "train, batches", "train", "evaluate", "save"):
-        module, batches = stage.split(",")[0], "batches" in stage
-        configure(ours, source, BATCH_SIZE if batches else None)
-        arguments = {"prepare": [table], "train": [str(EPOCHS)], "evaluate": [], "save": []}[module]
-        arguments += [str(BATCH_SIZE)] if batches else []
+    for stage in stages:
+        module, has_batches = stage.split(",")[0], "batches" in stage
+        configure(ours, source, BATCH_SIZE if has_batches else None)
+        arguments = {"prepare": [table], "train": [str(EPOCHS)]}.get(module, [])
+        arguments += [str(BATCH_SIZE)] if has_batches else []
         costs[stage] = {"ours": cost(ours, [sys.executable, "-m", f"stages.{module}"])}
         if not only_ours:
             costs[stage]["plain"] = cost(plain, [sys.executable, f"{module}.py", *arguments])
@@ -103,24 +115,48 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("sizes", nargs="*", default=[*SIZES])
     parser.add_argument("--only-ours", action="store_true")
+    parser.add_argument("--without-batches", action="store_true")
+    parser.add_argument("--figure", type=Path)
     chosen = parser.parse_args()
+    stages = ["prepare", "train, batches", "train", "evaluate", "save"]
+    if chosen.without_batches:
+        stages.remove("train, batches")
+    points: list[Point] = []
     for name in chosen.sizes:
         size = SIZES[name]
         with tempfile.TemporaryDirectory() as folder:
             ours, plain = Path(folder, "ours"), Path(folder, "plain")
             subprocess.run(["git", "clone", "-q", ".", str(ours)], check=True)
-            source = Path(__file__).with_name("plain")
-            subprocess.run(["cp", "-r", str(source), str(plain)], check=True)
+            subprocess.run(
+                ["cp", "-r", str(Path(__file__).with_name("plain")), str(plain)], check=True
+            )
             generate(size, ours / "data/raw")
             for suffix in ("csv", "parquet"):
                 runs = [
-                    one_run(ours, plain, f"t.{suffix}", only_ours=chosen.only_ours)
+                    one_run(ours, plain, f"t.{suffix}", stages, only_ours=chosen.only_ours)
                     for _ in range(size.runs + (size.runs > 1))
                 ][size.runs > 1 :]
-                report(size, suffix, runs)
+                points += report(size, suffix, runs)
+    if chosen.figure:
+        draw(points, chosen.figure)
 
 
-def report(size: Size, suffix: str, runs: list[dict[str, dict[str, Cost]]]) -> None:
+def draw(points: list[Point], path: Path) -> None:
+    """Time of all four stages, and the largest one's peak memory, against rows."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for label in sorted({point.label for point in points}):
+        rows, seconds, peaks = zip(*(p[1:] for p in points if p.label == label), strict=True)
+        panels[0].plot(rows, seconds, marker="o", label=label)
+        panels[1].plot(rows, peaks, marker="o", label=label)
+    panels[0].set(xscale="log", yscale="log", xlabel="rows", ylabel="seconds")
+    panels[1].set(xscale="log", xlabel="rows", ylabel="peak MiB", ylim=(0, None))
+    panels[0].legend()
+    figure.savefig(path)
+
+
+def report(size: Size, suffix: str, runs: list[dict[str, dict[str, Cost]]]) -> list[Point]:
+    """Print a table of all stages; what the figure draws of it."""
     print(f"\n| {size.rows:,} × {size.features + 1}, {suffix} | s | rows/s | MiB | plain s "
           "| plain MiB | plain / ours, time | memory |\n" + 8 * "|---" + "|")  # fmt: skip
     totals = [
@@ -143,6 +179,11 @@ def report(size: Size, suffix: str, runs: list[dict[str, dict[str, Cost]]]) -> N
         else:
             cells += 4 * ["—"]
         print("| " + " | ".join(cells) + " |", flush=True)
+    return [
+        Point(f"{who}, {suffix}", size.rows, median(seconds[who]), peaks[who])
+        for who in seconds
+        if size.features == 1
+    ]
 
 
 if __name__ == "__main__":
