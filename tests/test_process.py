@@ -3,7 +3,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -116,11 +115,15 @@ def test_two_processes_may_write_the_same_folder_at_once(tmp_path):
 
 
 def test_an_interrupted_stage_prints_no_traceback(workspace):
-    program = "import time; from stages.parts.process import run; run(lambda: time.sleep(60))"
-    stage = subprocess.Popen(
-        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    program = (
+        "import time; from stages.parts.process import run\n"
+        "run(lambda: (print('begun', flush=True), time.sleep(60)))"
     )
-    time.sleep(2)
+    stage = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert stage.stdout.readline() == "begun\n"
     stage.send_signal(signal.SIGINT)
     _, errors = stage.communicate(timeout=10)
     assert (stage.returncode, errors) == (-signal.SIGINT, "")
