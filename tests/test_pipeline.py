@@ -193,8 +193,7 @@ def test_a_parameter_reruns_the_stages_that_it_concerns(finished, tmp_path, name
     value, expected = RERUNS[name]
     assert section[key] != value
     section[key] = value
-    if name == "train.patience":
-        content["prepare"]["validation"] = 0.1
+    content["save"]["onnx"] = name == "save.require"  # an export takes longer than all else
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
     found = rerun(folder)
     assert found == expected

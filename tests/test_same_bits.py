@@ -50,7 +50,10 @@ def run_stages(folder: Path, program: tuple[str, ...] = (), **how) -> dict:
     return outputs(folder)
 
 
-@pytest.fixture(scope="module", params=[{}, NETWORK], ids=["default", "network"])
+LINE = {"save": {"onnx": False}}  # an export takes longer than all else
+
+
+@pytest.fixture(scope="module", params=[LINE, NETWORK], ids=["default", "network"])
 def job(request, tmp_path_factory):
     """Parameters, and the bytes that they give in one thread."""
     folder = project(tmp_path_factory.mktemp("expected"), request.param)

@@ -7,7 +7,7 @@ from tests.faults.kills import calm_run, kill_and_run_again
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory):
-    return calm_run(tmp_path_factory.mktemp("kills"), 12_000, "train")
+    return calm_run(tmp_path_factory.mktemp("kills"), 6_000, "train")
 
 
 @pytest.mark.parametrize("seed", range(1000, 1020))
