@@ -97,6 +97,7 @@ def arguments() -> argparse.Namespace:
 @contextmanager
 def input_table(words: str, delimiter: str) -> Iterator[Table]:
     """The table to predict for; the standard input is stored while it is needed."""
+    delimiter = delimiter.replace("\\t", "\t")  # as one types it
     if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
         raise UserError(f"--delimiter must be one ASCII character. Got {json.dumps(delimiter)}.")
     cures = Cures("the path", "--delimiter")
@@ -105,6 +106,8 @@ def input_table(words: str, delimiter: str) -> Iterator[Table]:
         return
     with TemporaryDirectory() as folder:
         path = Path(folder, "input.csv")
+        if sys.stdin is None:
+            raise UserError("The standard input is closed. Name a table instead of -.")
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         try:
@@ -121,11 +124,6 @@ def require_columns(table: Table, model: Model) -> None:
         f"{table.path}: no column `{name}`, which the model needs. Correct the names; the"
         f" columns are {listed(table.names)}."
         for name in sorted(needed - {*table.names})
-    ]
-    faults += [
-        f"{table.path}: more than one column `{name}`. Give each its own name."
-        for name in sorted({*table.names})
-        if table.names.count(name) > 1
     ]
     if f"{model.target}{SUFFIX}" in table.names:
         faults.append(f"{table.path}: there is a column `{model.target}{SUFFIX}`. Rename it.")
@@ -161,11 +159,19 @@ def predict(
         require_kinds(str(table.path), columns, arrays)
         pairs = [read(parse(array)) for read, array in zip(readers, arrays, strict=True)]
         numbers, is_faulty = (np.column_stack(parts) for parts in zip(*pairs, strict=True))
-        rows = encode(np.where(is_faulty, 0.0, numbers), columns, model.categories)
-        inputs = torch.from_numpy(rows).to(model.dtype)
+        with np.errstate(over="ignore"):
+            numbers = numbers.astype(str(model.dtype).removeprefix("torch."))
+        is_faulty |= ~np.isfinite(numbers)
+        numbers[is_faulty] = 0
+        inputs = torch.from_numpy(encode(numbers, columns, model.categories))
         is_outside = (inputs.numpy() < lowest) | (inputs.numpy() > highest)
         padding = -len(inputs) % GROUP_ROWS
         predictions = model(functional.pad(inputs, (0, 0, 0, padding)))[: len(inputs), 0]
+        if not predictions.isfinite().all():
+            raise UserError(
+                f"{table.path}: predictions are not finite: inputs are too far from the training"
+                " rows. Correct them, or leave their rows out."
+            )
         column = arrow_column(predictions.numpy())
         return Predicted(batch, column, is_outside.sum(axis=0), is_faulty)
 
@@ -173,7 +179,7 @@ def predict(
         for batch, predictions, outside, is_faulty in in_order(
             predicted, table.batches(table.names)
         ):
-            faults.add_where(is_faulty, num_rows, fault_in(batch, places, columns, model))
+            faults.add_where(is_faulty, num_rows, fault_in(batch, places, columns, release))
             num_rows += len(predictions)
             num_outside += outside
             progress.update(num_rows, num_rows / (batch.share or 1))
@@ -194,11 +200,12 @@ def cell_reader(
     """
     model = release.model
     categories = model.categories.get(column)
+    ranges = {each.name: (each.minimum, each.maximum) for each in release.manifest.inputs}
     if categories is not None:
-        known = {category: float(index) for index, category in enumerate(categories)}
+        met = release.manifest.met_categories(column)
+        known = {text: float(index) for index, text in enumerate(categories) if text in met}
     else:
-        [met] = (each for each in release.manifest.inputs if each.name == column)
-        known = BOOLEANS if (met.minimum, met.maximum) == (0, 1) else {}
+        known = BOOLEANS if ranges[column] == (0, 1) else {}
 
     def read(cells: Cells) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         numbers = cells.numbers
@@ -218,19 +225,19 @@ def cell_reader(
 
 
 def fault_in(
-    batch: Batch, places: list[int], columns: list[str], model: Model
+    batch: Batch, places: list[int], columns: list[str], release: Release
 ) -> Callable[[int, int], str]:
     """What is wrong with a faulty cell of a batch."""
 
     def what(row: int, column: int) -> str:
         cell: Any = batch.columns[places[column]][row].as_py()
-        categories = model.categories.get(columns[column])
+        name = columns[column]
         if cell is None or not str(cell).strip(" \t"):
             return "empty cell. Fill it in, or leave the row out."
-        if categories is not None:
+        if name in release.model.categories:
             return (
                 f"no training row was {show(cell)}. Leave the row out, or train with such rows; the"
-                f" categories are {listed(categories)}."
+                f" categories are {listed(release.manifest.met_categories(name))}."
             )
         return f"not a finite number: {show(cell)}. Correct the file, or --decimal."
 

@@ -3,6 +3,7 @@
 Reads params.yaml and data/raw/; writes data/prepared/.
 """
 
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -39,9 +40,12 @@ def main() -> None:
         found = statistics(training, sizes, cells.categories())
         write_json(folder / "statistics.json", found.model_dump())
     shares = ", ".join(f"{size} {name}" for name, size in zip(SPLITS, sizes, strict=True))
-    unused = [name for name in table.names if name not in cells.columns]
-    ignored = f"; ignored: {listed(unused)}" if unused else ""
-    print(f"prepare: {num_rows} rows from {params.source}{dropped}: {shares}{ignored}")
+    unused = sorted({*table.names} - {*cells.columns}, key=table.names.index)
+    notes = f"; ignored: {listed(unused)}" if unused else ""
+    if found.categories:
+        counts = {name: len(categories) for name, categories in found.categories.items()}
+        notes += f"; categories: {counted(counts)}"
+    print(f"prepare: {num_rows} rows from {params.source}{dropped}: {shares}{notes}")
 
 
 def open_table(params: PrepareParams) -> Table | Line:
@@ -82,11 +86,19 @@ def spool_rows(cells: CheckedCells, params: PrepareParams, spool: IO[bytes]) -> 
     spool.seek(0)
     if not num_dropped:
         return num_rows, ""
-    missed = [
-        f"`{name}` {count}" for name, count in zip(cells.columns, num_missing, strict=True) if count
-    ]
-    listing = ", ".join(missed[:10]) + (", …" if missed[10:] else "")
+    listing = counted(dict(zip(cells.columns, num_missing.tolist(), strict=True)))
+    if not num_rows:
+        raise UserError(
+            f"prepare: each of the {num_dropped} rows has a missing cell ({listing}). Choose other"
+            " `prepare.features`, or correct the file."
+        )
     return num_rows, f", {num_dropped} with missing cells dropped ({listing})"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Names with their counts, but those of 0; the first ten."""
+    words = [f"`{name}` {count}" for name, count in counts.items() if count]
+    return ", ".join(words[:10]) + (", …" if words[10:] else "")
 
 
 def split_sizes(num_rows: int, params: PrepareParams) -> tuple[int, ...]:

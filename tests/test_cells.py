@@ -24,6 +24,7 @@ def opened(change):
         table = Table(RAW / name, params.delimiter)
         cells = CheckedCells(table, choose_columns(name, table.names, params), params)
         rows = np.concatenate([*cells.batches()])
+        rows = rows[np.isfinite(rows).all(axis=1)]  # as prepare drops the others
         cells.recode(rows)
         return cells, rows
 
@@ -79,6 +80,15 @@ def test_a_missing_category_is_a_missing_cell(raw, change, refusal, capsys):
         [0, 1, 1],
         [1, 0, 4],
     ]
+
+
+@pytest.mark.parametrize("marker", [0, 1, -999])
+def test_a_number_that_marks_missing_cells_is_a_number_of_the_file(raw, opened, marker):
+    cells = ["A", "B", "-999", "A"] if marker == -999 else ["A", "B", "A", "B"]
+    raw("t.csv", "c,b,x,y\n" + "".join(f"{c},true,5,{i + 2}\n" for i, c in enumerate(cells)))
+    found, rows = opened("t.csv", missing="drop", missing_values=[marker])
+    assert found.categories() == {"c": ["A", "B"]}
+    assert rows[:, 3].tolist() == [i + 2 for i, cell in enumerate(cells) if cell != "-999"]
 
 
 LIST = "or list it in `prepare.missing_values` and set `prepare.missing` to drop."

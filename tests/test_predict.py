@@ -1,5 +1,6 @@
 """Predictions from a release alone, in a folder that holds nothing else."""
 
+import datetime as dt
 import io
 import shutil
 import sys
@@ -188,6 +189,55 @@ def test_an_unseen_category_is_named(cars, refused, tmp_path):
     )
 
 
+def test_a_category_that_only_other_rows_had_is_refused(change, raw, refused, tmp_path):
+    raw("t.csv", "c,x,y\n" + "".join(f"{'ABD'[i // 14]},{i},{i}\n" for i in range(40)))
+    changes = {"prepare.source": "t.csv", "prepare.split": "ordered", "prepare.test": 0.3}
+    changes |= {"train.standardize": False, "train.lr": 1e-4, "save.onnx": False}
+    released(change, changes)
+    path = tmp_path / "new.csv"
+    path.write_text("c,x\nA,1\nD,5\n")
+    assert refused(path) == (
+        f'{path}, line 3, column `c`: no training row was "D". Leave the row out, or train with'
+        " such rows; the categories are `A`, `B`."
+    )
+    assert "one of `A`, `B`;" in (RELEASE / "README.md").read_text()
+
+
+def test_numbers_that_the_model_cannot_hold_are_refused(line, refused, tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("x\n1\n1e39\n")
+    assert refused(path) == (
+        f'{path}, line 3, column `x`: not a finite number: "1e39". Correct the file, or --decimal.'
+    )
+    path.write_text("x\n3e38\n")
+    assert "predictions are not finite" in refused(path)
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.parquet"])
+def test_files_of_a_folder_may_hold_integers_or_floats(line, run, refused, tmp_path, output):
+    (tmp_path / "new").mkdir()
+    pq.write_table(pa.table({"x": [0.5], "note": ["a"]}), tmp_path / "new/1.parquet")
+    pq.write_table(pa.table({"x": [1], "note": pa.nulls(1)}), tmp_path / "new/2.parquet")
+    assert run(tmp_path / "new", output=output)["x"].tolist() == [0.5, 1]
+    pq.write_table(pa.table({"x": [0.5], "note": [0.5]}), tmp_path / "new/3.parquet")
+    pq.write_table(pa.table({"x": [1], "note": ["b"]}), tmp_path / "new/0.parquet")
+    pq.write_table(pa.table({"x": [1], "note": [dt.date(2024, 1, 31)]}), tmp_path / "new/4.parquet")
+    if output == "out.csv":
+        assert len(run(tmp_path / "new", output=output)) == 5
+
+
+def test_an_output_keeps_its_mode_and_a_link_its_place(line, run, tmp_path):
+    table = tmp_path / "new.csv"
+    table.write_text("x\n0.5\n")
+    secret, link = tmp_path / "secret.csv", tmp_path / "link.csv"
+    secret.touch(mode=0o600)
+    link.symlink_to(secret)
+    assert len(run(table, output="link.csv")) == 1
+    assert link.is_symlink()
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert secret.read_text().startswith("x,y_predicted\n0.5,")
+
+
 def test_columns_that_are_not_needed_may_hold_anything(line, run, tmp_path):
     day = pa.array([0, 1], pa.date32())
     table = pa.table({"day": day, "x": [0.1, None], "list": [[1], []]})
@@ -208,6 +258,11 @@ def test_a_column_of_dates_is_no_input(line, refused, tmp_path):
     ("words", "sentence"),
     [
         (["--output", "out.xlsx"], "--output must end in .csv, .tsv or .parquet. Got out.xlsx."),
+        (["--output", "."], "--output must be a file in a folder that is there. Got .."),
+        (
+            ["--output", "n/t.csv"],
+            "--output must be a file in a folder that is there. Got n/t.csv.",
+        ),
         (["--delimiter", "::"], '--delimiter must be one ASCII character. Got "::".'),
     ],
 )

@@ -150,6 +150,12 @@ def test_the_line_is_a_table_whose_columns_can_be_chosen(change):
             " or change `prepare.validation` and `prepare.test`.",
         ),
         (
+            "x,y,z\n1,2,\n3,4,\n",
+            {"prepare.missing": "drop"},
+            "prepare: each of the 2 rows has a missing cell (`z` 2). Choose other"
+            " `prepare.features`, or correct the file.",
+        ),
+        (
             "x,y\n1,2\n3,4\n5,6\n",
             {},
             "prepare: 3 rows are too few: none is left for validation. Add rows, or change"

@@ -209,4 +209,5 @@ def test_onnx_that_is_none_is_said(folder):
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
-    assert refusal(tmp_path / "none") == changed(tmp_path / "none", "model.json", "it is missing")
+    folder = tmp_path / "none"
+    assert refusal(folder) == f"There is no folder {folder}. Give the folder of a release."

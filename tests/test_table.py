@@ -347,6 +347,10 @@ FAULTY_FOLDERS = [
         {"a.csv": "x,y\n1,2\n", "b.csv": "x,y\n1,2\n1,oops\n"},
         f'data/raw/t/b.csv, line 3, column `y`: not a number: "oops". {TARGET_TEXT}',
     ),
+    (
+        {"a.csv": "x,y\n1,2\n", "b.csv": "x, x,y\n1,2,3\n"},
+        "data/raw/t/b.csv: more than one column `x`. Give each its own name.",
+    ),
     ({"a.csv": "x,y\n1,2\n", "b.csv": ""}, "data/raw/t/b.csv is empty. Put a table with a header"
      " and rows there."),
 ]  # fmt: skip
@@ -384,6 +388,28 @@ def test_a_compressed_table_is_read_as_the_plain_one(raw, read, refusal, compres
     assert refusal(name).startswith(f"data/raw/{name}: ")
     path.write_bytes(b"x,y\n1,2\n")
     assert refusal(name).startswith(f"data/raw/{name}: ")
+
+
+def test_a_row_that_is_too_long_is_said(raw, refusal):
+    raw("t.csv", "x,y,note\n" + 10 * "1,2,a\n" + f"1,2,{'a' * 3_000_000}\n")
+    assert refusal("t.csv") == "data/raw/t.csv: a row is longer than a MiB. Shorten it."
+
+
+@pytest.mark.parametrize("name", ["", "__index_level_0__"])
+def test_an_index_without_a_name_is_not_learned_from(raw, read, refusal, name):
+    raw("t.csv", f"{name},x,y\n0,1,2\n")
+    assert refusal("t.csv") == (
+        "data/raw/t.csv: a column without a name, such as pandas writes for its index. Name it, or"
+        " list the columns to learn from in `prepare.features`."
+    )
+    assert read("t.csv", features=["x"])[1].tolist() == [[1, 2]]
+
+
+def test_a_column_of_nulls_is_missing_and_a_table_without_columns_is_refused(raw, refusal):
+    pq.write_table(pa.table({"x": pa.nulls(2), "y": [1, 2]}), raw("t.parquet", ""))
+    assert refusal("t.parquet").startswith("data/raw/t.parquet, row 1, column `x`: empty cell.")
+    pq.write_table(pa.table({}), raw("t.parquet", ""))
+    assert refusal("t.parquet") == "data/raw/t.parquet has no columns. Correct the file."
 
 
 def test_thousands_of_columns_are_read(raw, read):

@@ -180,7 +180,7 @@ def _columns(manifest: Manifest, names: list[str]) -> str:
     rows = [["column", "in the training rows", *["slope"] * bool(slopes)]]
     for name in names[:MAX_SHOWN]:
         if name in manifest.categories:
-            categories = _listed(map(_code, manifest.categories[name]))
+            categories = _listed(map(_code, manifest.met_categories(name)))
             held = f"one of {categories}; an input of 0 or 1 for each"
         else:
             held = f"{inputs[name].minimum:.6g} to {inputs[name].maximum:.6g}"

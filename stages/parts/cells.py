@@ -1,6 +1,5 @@
 """The cells of a table as numbers, each checked; text cells as categories."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -17,7 +16,7 @@ from stages.parts.faults import Fault, Faults, show
 from stages.parts.line import Line
 from stages.parts.params import PrepareParams
 from stages.parts.progress import Progress
-from stages.parts.table import Batch, Table, listed
+from stages.parts.table import Batch, Table, listed, repeated_names
 from stages.parts.workers import in_order
 
 BOOLEANS = {"false": 0.0, "true": 1.0}
@@ -107,9 +106,7 @@ class CheckedCells:
         Raises:
             UserError: At the end, if cells are faulty, naming the first ones.
         """
-        parse = parser([str(m) for m in self._params.missing_values if isinstance(m, str)],
-                       self._params.decimal)  # fmt: skip
-        markers = [float(m) for m in self._params.missing_values if not isinstance(m, str)]
+        parse = parser(self._params.missing_values, self._params.decimal)
         num_rows = 0
 
         def parsed(batch: Batch) -> tuple[Batch, list[Cells]]:
@@ -120,8 +117,6 @@ class CheckedCells:
             for batch, cells in in_order(parsed, self._table.batches(self.columns)):
                 pairs = zip(self._columns, cells, strict=True)
                 rows = np.column_stack([column.add(part, num_rows) for column, part in pairs])
-                if markers:
-                    rows[np.isin(rows, markers)] = np.nan
                 if self._params.missing == "error":
                     self._faults.add_where(~np.isfinite(rows), num_rows, missing_in(batch))
                 num_rows += len(rows)
@@ -191,14 +186,14 @@ def choose_columns(where: str, names: list[str], params: PrepareParams) -> list[
     Raises:
         UserError: If a name is not in the table or stands there twice, or no feature is left.
     """
-    repeated = _repeated(names)
-    if repeated:
-        raise UserError(
-            f"{where}: more than one column {listed(repeated)}. Give each its own name."
-        )
     features = params.features
     if features is None:
         features = [name for name in names if name != params.target]
+        if any(not name or name.startswith("__index_level_") for name in features):
+            raise UserError(
+                f"{where}: a column without a name, such as pandas writes for its index. Name it,"
+                " or list the columns to learn from in `prepare.features`."
+            )
     wanted = [("target", params.target), *(("features", name) for name in features)]
     known = {*names}
     unknown = [(key, name) for key, name in wanted if name not in known]
@@ -225,38 +220,42 @@ def require_names(where: str, columns: Sequence[str], categories: dict[str, list
             f"{where}: the column names {listed(sorted(taken))} are taken by"
             " metrics/evaluation.json. Rename them."
         )
-    repeated = _repeated(inputs)
+    repeated = repeated_names(inputs)
     if repeated:
         raise UserError(
             f"{where}: {listed(repeated)} are columns and categories. Rename the columns."
         )
 
 
-def _repeated(names: Sequence[str]) -> list[str]:
-    return sorted(name for name, count in Counter(names).items() if count > 1)
-
-
-def parser(markers: Sequence[str], decimal: str) -> Callable[[pa.Array], Cells]:
+def parser(markers: Sequence[str | float], decimal: str) -> Callable[[pa.Array], Cells]:
     """A function that parses a column of numbers or text; markers are missing cells."""
-    nulls = pa.array(["", *(marker.strip(" \t") for marker in markers)], pa.string())
+    texts = [marker.strip(" \t") for marker in markers if isinstance(marker, str)]
+    nulls = pa.array(["", *texts], pa.string())
+    numbers_of_none = [float(marker) for marker in markers if not isinstance(marker, str)]
+
+    def to_numpy(numbers: pa.DoubleArray) -> NDArray[np.float64]:
+        found = np.asarray(pc.fill_null(numbers, np.nan), np.float64)
+        if numbers_of_none:
+            found = np.where(np.isin(found, numbers_of_none), np.nan, found)
+        return found
 
     def parse(column: pa.Array) -> Cells:
         if not _is_text(column.type):
             if pa.types.is_decimal(column.type):
                 column = pc.cast(column, pa.string())  # a cast from decimal rounds twice
-            return Cells(_to_numpy(pc.cast(column, pa.float64(), safe=False)), None)
+            return Cells(to_numpy(pc.cast(column, pa.float64(), safe=False)), None)
         cells = pc.utf8_trim(pc.cast(column, pa.string()), characters=" \t")
         cells = pc.if_else(pc.is_in(cells, value_set=nulls), None, cells)
         text = cells
         if decimal == ",":
             text = pc.replace_substring(pc.replace_substring(text, ".", "?"), ",", ".")
         try:
-            return Cells(_to_numpy(pc.cast(text, pa.float64())), None)
+            return Cells(to_numpy(pc.cast(text, pa.float64())), None)
         except pa.ArrowInvalid:
             words = pa.array([word for word in text.unique() if not _is_number(word)])
             is_word = pc.is_in(text, value_set=words)
             numbers = pc.cast(pc.if_else(is_word, None, text), pa.float64())
-            return Cells(_to_numpy(numbers), pc.if_else(is_word, cells, None).dictionary_encode())
+            return Cells(to_numpy(numbers), pc.if_else(is_word, cells, None).dictionary_encode())
 
     return parse
 
@@ -279,12 +278,8 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_numeric(kind: pa.DataType) -> bool:
-    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
     return is_number or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
-
-
-def _to_numpy(numbers: pa.DoubleArray) -> NDArray[np.float64]:
-    return np.asarray(pc.fill_null(numbers, np.nan), np.float64)
 
 
 def _is_number(cell: pa.StringScalar) -> bool:

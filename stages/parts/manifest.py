@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from stages.parts.categories import inputs_of
 from stages.parts.signature import Signature
 from stages.parts.split import Statistics
 
@@ -74,6 +75,12 @@ class Manifest(Section):
     data: dict[str, str]  # SHA-256 of each file of data/prepared
     files: dict[FileName, File]
     proof: Proof
+
+    def met_categories(self, column: str) -> list[str]:
+        """The categories of a column that training rows had."""
+        highest = {each.name: each.maximum for each in self.inputs}
+        pairs = zip(self.categories[column], inputs_of(column, self.categories), strict=True)
+        return [category for category, name in pairs if highest[name] > 0]
 
     def signature(self) -> Signature:
         """What must stand in model.safetensors, too."""

@@ -63,7 +63,8 @@ class Model(nn.Module):
         if constant:
             raise UserError(
                 f"train: constant in the training rows: {', '.join(sorted(constant))}. Choose other"
-                " `prepare.features`, or set `train.standardize` to false."
+                " `prepare.features`, or another `prepare.seed` for a rare category, or set"
+                " `train.standardize` to false."
             )
         self.input_mean.copy_(mean[:-1])
         self.input_scale.copy_(scale[:-1])
@@ -138,6 +139,8 @@ class Model(nn.Module):
             if {tensor.dtype for tensor in state.values()} != {dtype}:
                 raise TypeError(f"its tensors are not of {signature.dtype}")
             model.load_state_dict(state, assign=True)
+        if any((model.get_buffer(name) == 0).any() for name in ("input_scale", "target_scale")):
+            raise UserError(f"{path} holds a scale of 0. Train again.")
         if not all(tensor.isfinite().all() for tensor in state.values()):
             raise UserError(f"{path} holds numbers that are not finite. Train again.")
         return model

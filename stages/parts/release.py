@@ -32,6 +32,8 @@ def open_release(folder: Path) -> Release:
         UserError: Naming the file that is missing, damaged, or of another release.
     """
     path = folder / MANIFEST
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}. Give the folder of a release.")
     try:
         manifest = Manifest.model_validate_json(_read(path))
     except ValidationError as error:
@@ -48,6 +50,8 @@ def open_release(folder: Path) -> Release:
     with open_weights(folder / MODEL, "pt") as (signature, _):
         if signature != manifest.signature():
             raise _changed(path, f"it does not describe {MODEL}")
+    if len({*signature.features}) < len(signature.features):
+        raise _changed(path, "an input is there twice")
     model = Model.load(folder / MODEL)
     widths = [len(model.features), *model.hidden, 1]
     if manifest.architecture.widths != widths:

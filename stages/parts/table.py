@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ BATCH_CELLS = 2**18
 # So that a batch of very many columns still has some thousand rows:
 COLUMN_BYTES = 2**13
 MIN_BATCH_ROWS = 2**10
+MAX_ROW_BYTES = 2**25
 FORMATS = {".csv": ",", ".tsv": "\t", ".parquet": None}  # by suffix: what stands between cells
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 UNREADABLE = pa.ArrowException, OSError, UnicodeDecodeError
@@ -61,6 +63,13 @@ class Table:
         self._files: list[TableFile] = [_open(file, delimiter, cures) for file in files]
         self._first_rows: list[int] = []  # of the files that have been read
         self.names = self._files[0].names
+        for file in self._files:
+            repeated = repeated_names(file.names)
+            if repeated:
+                what = f"more than one column {listed(repeated)}. Give each its own name."
+                raise UserError(f"{file.path}: {what}")
+            if not file.names:
+                raise UserError(f"{file.path} has no columns. Correct the file.")
         others = [file.path for file in self._files if {*file.names} != {*self.names}]
         if others:
             raise UserError(
@@ -101,7 +110,7 @@ class TextFile:
     def batches(self, columns: list[str]) -> Iterator[Batch]:
         """Read the rows as text."""
         raw_names = [self._raw_names[column] for column in columns]
-        block_bytes = max(BATCH_BYTES, COLUMN_BYTES * len(self.names))
+        block_bytes = min(max(BATCH_BYTES, COLUMN_BYTES * len(self.names)), MAX_ROW_BYTES)
         ragged: list[pa.csv.InvalidRow] = []
 
         def note_ragged(row: pa.csv.InvalidRow) -> str:
@@ -178,6 +187,8 @@ class TextFile:
     def _unreadable(self, error: Exception) -> UserError:
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
             return UserError(f"{self.path} is not UTF-8 text. Save it as UTF-8.")
+        if "straddling" in str(error):
+            return UserError(f"{self.path}: a row is longer than a MiB. Shorten it.")
         return UserError(f"{self.path}: {str(error).rstrip('.')}. Correct the file.")
 
 
@@ -207,6 +218,11 @@ class ParquetFile:
     def locate(self, row: int) -> str:
         """The row's number, from 1."""
         return f"row {row + 1}"
+
+
+def repeated_names(names: Sequence[str]) -> list[str]:
+    """The names that are there more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def require_delimiter(table: Table, needed: set[str]) -> None:

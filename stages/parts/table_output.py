@@ -1,6 +1,7 @@
 """A table that is written batch by batch: CSV or TSV, also to the standard output, or Parquet."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,8 +29,10 @@ def table_output(path: str, names: list[str]) -> Iterator[Write]:
         yield _text_writer(sys.stdout.buffer, names, ",")
         sys.stdout.buffer.flush()
         return
-    final = Path(path)
+    final = Path(path).resolve()  # what a link points to is written
     suffix = final.suffix.lower()
+    if final.is_dir() or not final.parent.is_dir():
+        raise UserError(f"--output must be a file in a folder that is there. Got {path}.")
     if suffix not in {*DELIMITERS, ".parquet"}:
         raise UserError(f"--output must end in .csv, .tsv or .parquet. Got {path}.")
     draft = final.with_name(f".{final.name}.{os.getpid()}.draft")
@@ -40,6 +43,8 @@ def table_output(path: str, names: list[str]) -> Iterator[Write]:
                     yield write
             else:
                 yield _text_writer(file, names, DELIMITERS[suffix])
+        if final.exists():
+            shutil.copymode(final, draft)
         draft.replace(final)
     finally:
         draft.unlink(missing_ok=True)
@@ -51,10 +56,16 @@ def _parquet_writer(file: IO[bytes], names: list[str]) -> Iterator[Write]:
 
     def write(columns: Sequence[pa.Array]) -> None:
         nonlocal writer
-        batch = pa.RecordBatch.from_arrays([*columns], names)
         if writer is None:
-            writer = pq.ParquetWriter(file, batch.schema)
-        writer.write_batch(batch)
+            writer = pq.ParquetWriter(file, pa.RecordBatch.from_arrays([*columns], names).schema)
+        try:
+            cast = [pc.cast(c, kind) for c, kind in zip(columns, writer.schema.types, strict=True)]
+        except pa.ArrowException as error:
+            raise UserError(
+                f"The files' columns have different types, which Parquet cannot hold: {error}."
+                " Write CSV, or give the files one type."
+            ) from None
+        writer.write_batch(pa.RecordBatch.from_arrays(cast, names))
 
     try:
         yield write
