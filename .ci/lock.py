@@ -1,9 +1,12 @@
 """Set aside a dvc.lock that DVC was killed in the middle of writing: it does not write it whole.
 
-The next run writes a new one, from DVC's cache where the stages have run.
+The next run writes a new one, from DVC's cache where the stages have run. The same for the file in
+which DVC's processes note what they use, which tells nothing once they have been killed.
 """
 
+import json
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -11,6 +14,8 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from voluptuous import Invalid
 
 LOCK = Path("dvc.lock")
+USED = Path(".dvc/tmp/rwlock")
+WRITING_SECONDS = 1  # more than DVC takes
 
 
 def main() -> None:
@@ -19,6 +24,22 @@ def main() -> None:
         sys.stderr.write(
             f"{LOCK} was not written to its end, and is now {damaged}; a new one is made.\n"
         )
+
+    if not is_json():
+        time.sleep(WRITING_SECONDS)
+        if not is_json():
+            USED.unlink()
+
+
+def is_json() -> bool:
+    """Whether no process was killed while it noted what it uses."""
+    try:
+        json.loads(USED.read_bytes())
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    return True
 
 
 def is_whole(text: bytes) -> bool:

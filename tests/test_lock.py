@@ -44,3 +44,14 @@ def test_a_lock_that_is_whole_is_left_alone(finished, tmp_path):
     assert (end.returncode, end.stderr) == (0, "")
     assert (folder / "dvc.lock").read_bytes() == (finished / "dvc.lock").read_bytes()
     assert not (folder / ".dvc.lock.old").exists()
+
+
+@pytest.mark.parametrize("content", ["", '{"write": {'])
+def test_what_processes_use_is_forgotten_where_it_is_not_whole(finished, tmp_path, content):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    (folder / ".dvc/tmp/rwlock").write_text(content)
+    assert command(folder, "dvc", "repro").returncode != 0
+    for words in (["python", ".ci/lock.py"], ["dvc", "repro"]):
+        end = command(folder, *words)
+        assert end.returncode == 0, end.stderr
+    assert "Running" not in end.stdout

@@ -17,6 +17,7 @@ from stages import prepare, train
 from stages.parts import process
 from stages.parts import resume as module
 from stages.parts.files import TRAINED, lock_folder
+from stages.parts.ranks import Ranks
 from tests.conftest import ROOT, command, contents, without_override
 
 JOBS = {
@@ -199,7 +200,7 @@ def test_a_state_put_in_anothers_place_is_set_aside(workspace, change, kill_afte
 
 ODD = {
     "the folder is deleted": lambda folder: shutil.rmtree(folder.parent),
-    "the draft is a folder": lambda folder: (folder / ".state.draft").mkdir(),
+    "it is a file": lambda folder: (shutil.rmtree(folder), folder.touch()),
 }
 
 
@@ -223,6 +224,19 @@ def test_a_state_that_cannot_be_written_or_deleted_ends_no_training(
     train.main()
     assert capsys.readouterr().err.count("cannot be written: ") == 1
     assert contents(TRAINED) == expected
+
+
+@pytest.mark.parametrize("odd", ["folder", "link"])
+def test_a_draft_that_is_something_else_is_replaced(workspace, odd):
+    theirs = workspace / "theirs"
+    theirs.write_text("theirs")
+    draft = workspace / "state/.state.draft"
+    draft.parent.mkdir()
+    draft.mkdir() if odd == "folder" else draft.symlink_to(theirs)
+    resume = module.Resume(draft.parent, b"", Ranks(), 1)
+    assert resume._save(b"state")
+    assert (draft.parent / "state").read_bytes() == b"state"
+    assert theirs.read_text() == "theirs"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", None])

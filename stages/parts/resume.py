@@ -97,6 +97,7 @@ class Resume:
         """Write aside, flush and rename; training goes on without, where this is impossible."""
         draft = self._path.with_name(".state.draft")
         try:
+            remove(draft)  # also a folder or a link
             with draft.open("wb") as file:
                 file.write(content)
                 os.fsync(file.fileno())
