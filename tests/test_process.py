@@ -122,6 +122,7 @@ def test_an_interrupted_stage_prints_no_traceback(workspace):
     stage = subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no lock)
     )  # fmt: skip
     assert stage.stdout.readline() == "begun\n"
     stage.send_signal(signal.SIGINT)
