@@ -73,7 +73,9 @@ def run_module(name: str, folder: Path) -> None:
     Raises:
         UserError: If it fails; it has said why.
     """
-    if subprocess.run([sys.executable, "-m", name, str(folder)], check=False).returncode:  # noqa: S603 (our own module)
+    # In UTF-8, whatever the locale: PyTorch's exporter reads our source.
+    words = [sys.executable, "-X", "utf8", "-m", name, str(folder)]
+    if subprocess.run(words, check=False).returncode:  # noqa: S603 (our own module)
         raise UserError(f"save: not released; {RELEASE} is as it was.")
 
 
