@@ -26,6 +26,7 @@ from stages.parts.device import set_numerics
 from stages.parts.errors import UserError
 from stages.parts.faults import Faults, show
 from stages.parts.model import Model
+from stages.parts.params import is_delimiter
 from stages.parts.process import run
 from stages.parts.progress import Progress
 from stages.parts.release import Release, open_release
@@ -98,7 +99,7 @@ def arguments() -> argparse.Namespace:
 def input_table(words: str, delimiter: str) -> Iterator[Table]:
     """The table to predict for; the standard input is stored while it is needed."""
     delimiter = delimiter.replace("\\t", "\t")  # as one types it
-    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+    if not is_delimiter(delimiter):
         raise UserError(f"--delimiter must be one ASCII character. Got {json.dumps(delimiter)}.")
     cures = Cures("the path", "--delimiter")
     if words != "-":
@@ -160,7 +161,7 @@ def predict(
         pairs = [read(parse(array)) for read, array in zip(readers, arrays, strict=True)]
         numbers, is_faulty = (np.column_stack(parts) for parts in zip(*pairs, strict=True))
         with np.errstate(over="ignore"):
-            numbers = numbers.astype(str(model.dtype).removeprefix("torch."))
+            numbers = numbers.astype(release.manifest.target.type)
         is_faulty |= ~np.isfinite(numbers)
         numbers[is_faulty] = 0
         inputs = torch.from_numpy(encode(numbers, columns, model.categories))

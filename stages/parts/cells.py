@@ -184,7 +184,7 @@ def choose_columns(where: str, names: list[str], params: PrepareParams) -> list[
     """The chosen features, then the target.
 
     Raises:
-        UserError: If a name is not in the table or stands there twice, or no feature is left.
+        UserError: If a name is not in the table, a feature has none, or no feature is left.
     """
     features = params.features
     if features is None:

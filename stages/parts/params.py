@@ -47,7 +47,8 @@ def _is_marker(marker: object) -> bool:
     return isinstance(marker, str)
 
 
-def _is_delimiter(text: str) -> bool:
+def is_delimiter(text: str) -> bool:
+    """Whether a text can stand between the cells of CSV."""
     return len(text) == 1 and text.isascii() and text not in '"\r\n\0'
 
 
@@ -65,7 +66,7 @@ Source = Annotated[
 Device = Annotated[
     str, AfterValidator(_must("be auto, cpu, cuda, cuda:1, mps or xpu", DEVICE.fullmatch))
 ]
-Delimiter = Annotated[str, AfterValidator(_must("be one ASCII character", _is_delimiter))]
+Delimiter = Annotated[str, AfterValidator(_must("be one ASCII character", is_delimiter))]
 Columns = Annotated[
     list[str],
     AfterValidator(_must("name at least one column", bool)),

@@ -22,7 +22,8 @@ BATCH_CELLS = 2**18
 COLUMN_BYTES = 2**13
 MIN_BATCH_ROWS = 2**10
 MAX_ROW_BYTES = 2**25
-FORMATS = {".csv": ",", ".tsv": "\t", ".parquet": None}  # by suffix: what stands between cells
+DELIMITERS = {".csv": ",", ".tsv": "\t"}  # by suffix; CSV may have another
+PARQUET = ".parquet"
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 UNREADABLE = pa.ArrowException, OSError, UnicodeDecodeError
 
@@ -261,13 +262,14 @@ def _files(path: Path, cures: Cures) -> list[Path]:
 
 def _open(path: Path, delimiter: str, cures: Cures) -> TableFile:
     suffix, compression = _kind(path)
-    if suffix not in FORMATS or not path.is_file() or (compression and suffix == ".parquet"):
+    is_table = suffix in DELIMITERS or (suffix == PARQUET and not compression)
+    if not is_table or not path.is_file():
         raise UserError(
             f"{path} is no table. Give it as .csv, .tsv (both also .gz or .zst) or .parquet."
         )
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty. Put a table with a header and rows there.")
-    if suffix == ".parquet":
+    if suffix == PARQUET:
         return ParquetFile(path)
     return TextFile(path, "\t" if suffix == ".tsv" else delimiter, compression, cures)
 

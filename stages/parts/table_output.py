@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.parts.errors import UserError
-
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+from stages.parts.table import DELIMITERS, PARQUET
 
 Write = Callable[[Sequence[pa.Array]], None]
 
@@ -33,12 +32,12 @@ def table_output(path: str, names: list[str]) -> Iterator[Write]:
     suffix = final.suffix.lower()
     if final.is_dir() or not final.parent.is_dir():
         raise UserError(f"--output must be a file in a folder that is there. Got {path}.")
-    if suffix not in {*DELIMITERS, ".parquet"}:
+    if suffix not in {*DELIMITERS, PARQUET}:
         raise UserError(f"--output must end in .csv, .tsv or .parquet. Got {path}.")
     draft = final.with_name(f".{final.name}.{os.getpid()}.draft")
     try:
         with draft.open("wb") as file:
-            if suffix == ".parquet":
+            if suffix == PARQUET:
                 with _parquet_writer(file, names) as write:
                     yield write
             else:
