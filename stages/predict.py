@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
@@ -217,8 +216,7 @@ def cell_reader(
             if categories is None:
                 words = [word.lower() for word in words]
             codes = np.array([known.get(word, np.nan) for word in words])
-            is_text = np.asarray(pc.is_valid(cells.texts))
-            indices = np.asarray(pc.fill_null(cells.texts.indices, 0))
+            is_text, indices = cells.where_text()
             numbers = np.where(is_text, codes[indices], numbers)
         return numbers, ~np.isfinite(numbers)
 

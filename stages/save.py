@@ -3,7 +3,6 @@
 Reads params.yaml, metrics/, models/trained/ and data/prepared/; writes models/release/.
 """
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from stages.parts.files import (
     WEIGHTS,
     output_folder,
     read_json,
+    sha256,
     write_json,
 )
 from stages.parts.manifest import (
@@ -104,12 +104,6 @@ def describe(folder: Path, parameters: dict[str, Any], scores: dict[str, Any]) -
         },
         proof=proof(signature, statistics, has_onnx=ONNX in names),
     )
-
-
-def sha256(path: Path) -> str:
-    """A file's SHA-256, as `sha256sum` prints it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_scores(evaluation: dict[str, Any], required: Mapping[Any, float]) -> None:

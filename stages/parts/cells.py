@@ -28,6 +28,12 @@ class Cells(NamedTuple):
     numbers: NDArray[np.float64]
     texts: pa.DictionaryArray | None
 
+    def where_text(self) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """Which cells are text, and the index in the dictionary of each that is."""
+        assert self.texts is not None
+        is_text = np.asarray(pc.is_valid(self.texts))
+        return is_text, np.asarray(pc.fill_null(self.texts.indices, 0))
+
 
 @dataclass
 class Text:
@@ -53,9 +59,8 @@ class Column:
         if cells.texts is None:
             self.has_numbers |= not np.isnan(cells.numbers).all()
             return cells.numbers
-        is_text = np.asarray(pc.is_valid(cells.texts))
+        is_text, indices = cells.where_text()
         self.has_numbers |= bool((~is_text & ~np.isnan(cells.numbers)).any())
-        indices = np.asarray(pc.fill_null(cells.texts.indices, 0))
         values, counts = cells.texts.dictionary.to_pylist(), np.bincount(indices[is_text])
         codes = np.zeros(len(values))
         for index, (value, count) in enumerate(zip(values, counts, strict=True)):

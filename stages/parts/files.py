@@ -125,9 +125,14 @@ def digest(paths: Iterable[Path]) -> bytes:
     """The SHA-256 of the files' contents, in the paths' sorted order."""
     digests = b""
     for path in sorted(paths):
-        with path.open("rb") as file:
-            digests += hashlib.file_digest(file, "sha256").digest()
+        digests += bytes.fromhex(sha256(path))
     return hashlib.sha256(digests).digest()
+
+
+def sha256(path: Path) -> str:
+    """A file's SHA-256, as `sha256sum` prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_csv(path: Path, header: list[str], rows: Iterable[Iterable[object]]) -> None:

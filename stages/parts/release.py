@@ -1,6 +1,5 @@
 """A release folder, opened and verified: nothing in it is code, and nothing of it is trusted."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stages.parts.errors import UserError
+from stages.parts.files import sha256
 from stages.parts.manifest import FILES, MANIFEST, MODEL, ONNX, File, Manifest
 from stages.parts.model import Model
 from stages.parts.signature import open_weights
@@ -66,9 +66,8 @@ def _compare(path: Path, file: File) -> None:
     size_bytes = path.stat().st_size
     if size_bytes != file.size_bytes:
         raise _changed(path, f"{size_bytes} bytes instead of {file.size_bytes}")
-    with path.open("rb") as content:
-        if hashlib.file_digest(content, "sha256").hexdigest() != file.sha256:
-            raise _changed(path, f"its SHA-256 is not the one in {MANIFEST}")
+    if sha256(path) != file.sha256:
+        raise _changed(path, f"its SHA-256 is not the one in {MANIFEST}")
 
 
 def _read_onnx(path: Path) -> bytes:
