@@ -30,7 +30,7 @@ from stages.parts.model import Model, formula
 from stages.parts.params import load_params
 from stages.parts.process import run
 from stages.parts.scores import Predict, scores
-from stages.parts.split import Split, block_rows, read_statistics
+from stages.parts.split import Split, read_statistics
 
 FIGURE = "stages.parts.figure"
 # Read by numpy and matplotlib when they are imported: kernels that every x86-64 CPU has, for the
@@ -114,11 +114,8 @@ def sample_fit(
     """
     num_rows = min(num_rows, split.num_rows)
     chosen = np.arange(num_rows) * split.num_rows // num_rows
-    size = block_rows(len(split.features) + 1)
-    parts = [
-        split.read(block)[chosen[chosen // size == block] % size]
-        for block in np.unique(chosen // size)
-    ]
+    blocks, places = np.divmod(chosen, split.block_rows)
+    parts = [split.read(block)[places[blocks == block]] for block in np.unique(blocks)]
     rows = torch.from_numpy(np.concatenate(parts))
     inputs, actual = rows[:, :-1], rows[:, -1].tolist()
     with torch.inference_mode():

@@ -151,3 +151,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     end = command(folder, "dvc", "repro", "--force")
     assert end.returncode == 0, end.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def quick(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without ONNX, whose export takes longer than all else."""
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("quick") / "copy")
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("onnx: true", "onnx: false"))
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
+    for words in (["dvc", "repro"], ["git", *identity, "commit", "-qam", "Quick"]):
+        end = command(folder, *words)
+        assert end.returncode == 0, end.stderr
+    return folder

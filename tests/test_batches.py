@@ -21,7 +21,7 @@ def rows(num_rows, features=1):
 class Numbers:
     """A split of one feature, the row's number, and a target half a unit above it."""
 
-    features, path = ["x"], None
+    features, path, block_rows = ["x"], None, BLOCK
 
     def __init__(self, num_rows):
         self.num_rows = num_rows

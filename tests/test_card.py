@@ -86,7 +86,7 @@ def test_the_programs_of_a_network_with_categories_predict_the_same_numbers(
     text = released(names | {"train.hidden": [8, 4], "train.epochs": 3})
     require_equal_predictions(text, tmp_path / "copy", 1e-12)  # float64
     assert "from 2 columns: a network of 8-4 hidden units" in text
-    held = "one of `Europe`, `Japan`, `USA`; an input of 0 or 1 for each"
+    held = "one of `Europe`, `Japan`, `USA`; each an input of 0 or 1, such as `origin=Europe`"
     assert f"| `origin` | {held} |" in text
     assert "slope" not in text
 

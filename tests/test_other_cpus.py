@@ -13,20 +13,19 @@ from tests.conftest import ROOT, command
 NETWORK = {"hidden": [8, 4], "batch_size": 64, "epochs": 20, "optimizer": "adam", "loss": "huber"}
 LBFGS = {"hidden": [4], "optimizer": "lbfgs", "lr": 10.0, "epochs": 30}  # interpolates by roots
 QEMU = shutil.which("qemu-x86_64")
-# In one process: emulated, each import of PyTorch takes many seconds. The process that `evaluate`
-# starts is not emulated by itself.
+# In one process: emulated, each import of PyTorch takes many seconds. The processes that stages
+# start are not emulated by themselves.
 STAGES = (
     "from stages import prepare, train, evaluate; prepare.main(), train.main(), evaluate.main()"
 )
 FIGURE = ["-m", "stages.parts.figure", "metrics/plots"]
+EXPORT = ["-m", "stages.parts.export", "models"]
 
 
-def run_stages(folder: Path, *emulator: str, has_figure: bool) -> dict[str, bytes]:
+def run_stages(folder: Path, module: list[str], *emulator: str) -> dict[str, bytes]:
     python = [*emulator, shutil.which("python")]
-    end = command(folder, *python, "-c", STAGES)
-    assert end.returncode == 0, end.stderr
-    if has_figure:
-        end = command(folder, *python, *FIGURE, environment=FIGURE_ENVIRONMENT)
+    for words, environment in ((["-c", STAGES], {}), (module, FIGURE_ENVIRONMENT)):
+        end = command(folder, *python, *words, environment=environment)
         assert end.returncode == 0, end.stderr
     files = [
         path
@@ -36,28 +35,27 @@ def run_stages(folder: Path, *emulator: str, has_figure: bool) -> dict[str, byte
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
 
 
-def run_job(folder: Path, changes: dict, *emulator: str) -> dict[str, bytes]:
+def run_job(folder: Path, changes: dict, module: list[str], *emulator: str) -> dict[str, bytes]:
     shutil.copytree(ROOT / "stages", folder / "stages")
     shutil.copytree(ROOT / "data/raw", folder / "data/raw")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["train"] |= changes
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    return run_stages(folder, *emulator, has_figure=not changes)
+    return run_stages(folder, module, *emulator)
 
 
 @pytest.mark.skipif(
     QEMU is None and "CI" not in os.environ, reason="QEMU is not installed (Debian: qemu-user)"
 )
 @pytest.mark.parametrize(
-    ("cpu", "changes"),
+    ("cpu", "changes", "module"),
     [
-        ("IvyBridge", {}),
-        ("Haswell", NETWORK),
-        ("Haswell", LBFGS),
-        ("Skylake-Server", NETWORK),
-        ("EPYC-Rome", NETWORK),
+        ("IvyBridge", NETWORK, EXPORT),
+        ("Haswell", LBFGS, FIGURE),
+        ("Skylake-Server", {}, FIGURE),
+        ("EPYC-Rome", NETWORK, FIGURE),
     ],
 )
-def test_another_cpu_writes_the_same_bytes(tmp_path, cpu, changes):
-    expected = run_job(tmp_path / "own", changes)
-    assert run_job(tmp_path / "other", changes, "qemu-x86_64", "-cpu", cpu) == expected
+def test_another_cpu_writes_the_same_bytes(tmp_path, cpu, changes, module):
+    expected = run_job(tmp_path / "own", changes, module)
+    assert run_job(tmp_path / "other", changes, module, "qemu-x86_64", "-cpu", cpu) == expected

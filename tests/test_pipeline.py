@@ -1,6 +1,7 @@
 """The pipeline as a whole: what it declares, what it reruns, and how it ends."""
 
 import ast
+import json
 import re
 import shutil
 from pathlib import Path
@@ -17,7 +18,6 @@ STAGES = list(PIPELINE)
 SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "stages").rglob("*.py"))
 ALL = {"prepare", "train", "evaluate", "save"}
 LEARNING = ALL - {"prepare"}
-NOTING = {"prepare", "save"}  # save notes all parameters in the release
 
 
 def imported_names(path: Path) -> set[str]:
@@ -134,40 +134,54 @@ def test_a_stage_declares_the_parameters_that_it_reads(finished, tmp_path, stage
         assert any(name == key or name.startswith(f"{key}.") for name in read), key
 
 
-# What reruns when a parameter changes. A stage that reads it runs; the later ones run if its
-# outputs are other bytes than before.
-RERUNS = {
-    "device": ("cpu", LEARNING),
-    "prepare.source": ("norris.csv", ALL),
-    "prepare.m": (0.8, ALL),
-    "prepare.b": (0.4, ALL),
-    "prepare.rows": (900, ALL),
-    "prepare.noise": (0.06, ALL),
-    "prepare.features": (["x"], NOTING),
-    "prepare.target": ("x", ALL),
-    "prepare.delimiter": (";", NOTING),
-    "prepare.decimal": (",", NOTING),
-    "prepare.missing": ("drop", NOTING),
-    "prepare.missing_values": (["NA"], NOTING),
-    "prepare.split": ("ordered", ALL),
-    "prepare.validation": (0.2, ALL),
-    "prepare.test": (0.1, ALL),
-    "prepare.dtype": ("float64", ALL),
-    "prepare.seed": (43, ALL),
-    "train.hidden": ([4], LEARNING),
-    "train.standardize": (False, LEARNING),
-    "train.loss": ("mae", LEARNING),
-    "train.optimizer": ("adam", LEARNING),
-    "train.lr": (0.01, LEARNING),
-    "train.epochs": (20, LEARNING),
-    "train.batch_size": (100, LEARNING),
-    "train.patience": (1, LEARNING),
-    "train.numerics": ("native", LEARNING),
-    "train.seed": (43, LEARNING),
-    "evaluate.plot_rows": (100, {"evaluate", "save"}),
-    "save.onnx": (False, {"save"}),
-    "save.require": ({"r2": 0.5}, {"save"}),
-}
+# Writes each text in its file's place, asks DVC what is not up to date, and puts the old one back.
+STALE = """
+import json, sys
+from pathlib import Path
+from dvc.repo import Repo
+
+for name, text in json.load(sys.stdin):
+    path = Path(name)
+    old = path.read_text()
+    path.write_text(text)
+    print(json.dumps([*Repo().status()]))
+    path.write_text(old)
+"""
+
+
+def stale(folder: Path, changes: list[tuple[str, str]]) -> list[set[str]]:
+    """For each changed file, the stages of which DVC says that an input has changed."""
+    end = command(folder, "python", "-c", STALE, input=json.dumps(changes))
+    assert end.returncode == 0, end.stderr
+    return [{*json.loads(line)} for line in end.stdout.splitlines()]
+
+
+def test_a_parameter_makes_exactly_the_stages_stale_that_read_it(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    sections = {"prepare", "train", "evaluate", "save"}
+    names, texts = sorted({*declared_keys()} - sections), []
+    for name in names:
+        content = yaml.safe_load((folder / "params.yaml").read_text())
+        *parents, key = name.split(".")
+        section = content[parents[0]] if parents else content
+        section[key] = "another value"
+        texts.append(yaml.safe_dump(content))
+    expected = {name: {name.split(".")[0], "save"} for name in names}  # save notes all of them
+    expected |= {"device": LEARNING, "train.numerics": LEARNING}
+    found = stale(folder, [("params.yaml", text) for text in texts])
+    assert dict(zip(names, found, strict=True)) == expected
+
+
+def test_a_source_file_makes_exactly_the_stages_stale_that_import_it(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    files = [*SOURCES, "requirements.txt"]
+    found = stale(
+        folder, [(name, (folder / name).read_text() + "# A comment.\n") for name in files]
+    )
+    expected = {
+        name: {stage for stage in STAGES if name in needed_files(stage)} for name in SOURCES
+    } | {"requirements.txt": ALL}
+    assert dict(zip(files, found, strict=True)) == expected
 
 
 def rerun(folder: Path) -> set[str]:
@@ -177,39 +191,46 @@ def rerun(folder: Path) -> set[str]:
     return {line.split("'")[1] for line in end.stdout.splitlines() if line.startswith("Running")}
 
 
-def test_every_parameter_has_a_case():
-    sections = {"prepare", "train", "evaluate", "save"}
-    assert set(RERUNS) == {*declared_keys()} - sections
-
-
-@pytest.mark.parametrize("name", RERUNS)
-def test_a_parameter_reruns_the_stages_that_it_concerns(finished, tmp_path, name):
-    if name == "device" and torch.accelerator.is_available():
-        pytest.skip("on this machine cpu is not what auto chose")
-    folder = shutil.copytree(finished, tmp_path / "copy")
+# A stage that reads a parameter runs; the later ones run if its outputs are other bytes.
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"prepare.noise": 0.06}, ALL),
+        (
+            {
+                "prepare.features": ["x"],
+                "prepare.delimiter": ";",
+                "prepare.decimal": ",",
+                "prepare.missing": "drop",
+                "prepare.missing_values": ["NA"],
+            },
+            {"prepare", "save"},
+        ),
+        ({"train.lr": 0.01}, LEARNING),
+        ({"evaluate.plot_rows": 100}, {"evaluate", "save"}),
+        ({"save.require": {"r2": 0.5}}, {"save"}),
+    ],
+)
+def test_a_parameter_reruns_the_stages_that_it_concerns(quick, tmp_path, changes, expected):
+    folder = shutil.copytree(quick, tmp_path / "copy")
     content = yaml.safe_load((folder / "params.yaml").read_text())
-    *sections, key = name.split(".")
-    section = content[sections[0]] if sections else content
-    value, expected = RERUNS[name]
-    assert section[key] != value
-    section[key] = value
-    content["save"]["onnx"] = name == "save.require"  # an export takes longer than all else
+    for name, value in changes.items():
+        section, key = name.split(".")
+        assert content[section][key] != value
+        content[section][key] = value
     (folder / "params.yaml").write_text(yaml.safe_dump(content))
-    found = rerun(folder)
-    assert found == expected
+    assert rerun(folder) == expected
 
 
-@pytest.mark.parametrize("source", [*SOURCES, "requirements.txt"])
-def test_a_source_file_reruns_exactly_the_stages_that_import_it(finished, tmp_path, source):
-    folder = shutil.copytree(finished, tmp_path / "copy")
-    with (folder / source).open("a") as file:
+def test_a_comment_in_a_source_file_reruns_its_stages_alone(quick, tmp_path):
+    folder = shutil.copytree(quick, tmp_path / "copy")
+    with (folder / "stages/parts/line.py").open("a") as file:
         file.write("# A comment.\n")
-    expected = {stage for stage in STAGES if source in needed_files(stage)}
-    assert rerun(folder) == (ALL if source == "requirements.txt" else expected)
+    assert rerun(folder) == {"prepare"}
 
 
-def test_what_is_no_input_reruns_nothing(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "copy")
+def test_what_is_no_input_reruns_nothing(quick, tmp_path):
+    folder = shutil.copytree(quick, tmp_path / "copy")
     for name in ("params.yaml", "dvc.yaml", "README.md", "pyproject.toml", "data/README.md"):
         with (folder / name).open("a") as file:
             file.write("\n# A comment.\n")
@@ -217,21 +238,21 @@ def test_what_is_no_input_reruns_nothing(finished, tmp_path):
     assert list((folder / "stages").rglob("*.pyc")), "byte code lies where users have it"
 
 
-def test_a_new_table_reruns_prepare_alone(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "copy")
+def test_a_new_table_reruns_prepare_alone(quick, tmp_path):
+    folder = shutil.copytree(quick, tmp_path / "copy")
     (folder / "data/raw/new.csv").write_text("x,y\n1,2\n")
     assert rerun(folder) == {"prepare"}
 
 
-def test_going_back_runs_nothing_again(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "copy")
+def test_going_back_runs_nothing_again(quick, tmp_path):
+    folder = shutil.copytree(quick, tmp_path / "copy")
     params, text = folder / "params.yaml", (folder / "params.yaml").read_text()
     params.write_text(text.replace("epochs: 200", "epochs: 3"))
     assert rerun(folder) == LEARNING
     before = (folder / "dvc.lock").read_text()
     params.write_text(text)
     assert rerun(folder) == set()
-    assert (folder / "dvc.lock").read_text() == (finished / "dvc.lock").read_text() != before
+    assert (folder / "dvc.lock").read_text() == (quick / "dvc.lock").read_text() != before
 
 
 def test_the_committed_lock_and_metrics_are_what_a_run_from_nothing_gives(finished):
@@ -243,19 +264,19 @@ def test_the_committed_lock_and_metrics_are_what_a_run_from_nothing_gives(finish
         )
 
 
-def test_an_experiment_runs_in_a_copy_and_leaves_the_workspace_alone(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "copy")
+def test_an_experiment_runs_in_a_copy_and_leaves_the_workspace_alone(quick, tmp_path):
+    folder = shutil.copytree(quick, tmp_path / "copy")
     before = (folder / "metrics/evaluation.json").read_text()
     end = command(folder, "dvc", "exp", "run", "--temp", "-S", "train.epochs=5")
     assert end.returncode == 0, end.stderr
     assert (folder / "metrics/evaluation.json").read_text() == before
 
 
-def test_an_experiment_changes_one_line_of_the_parameters(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "copy")
+def test_an_experiment_changes_one_line_of_the_parameters(quick, tmp_path):
+    folder = shutil.copytree(quick, tmp_path / "copy")
     end = command(folder, "dvc", "exp", "run", "-S", "train.epochs=100")
     assert end.returncode == 0, end.stderr
-    old, new = ((path / "params.yaml").read_text().splitlines() for path in (finished, folder))
+    old, new = ((path / "params.yaml").read_text().splitlines() for path in (quick, folder))
     assert [pair for pair in zip(old, new, strict=True) if pair[0] != pair[1]] == [
         (line, line.replace("200", "100")) for line in old if line.startswith("  epochs:")
     ]
@@ -279,8 +300,8 @@ def test_every_stage_checks_all_parameters_before_anything_else(tmp_path, stage)
     assert list((folder / "models").iterdir()) == []
 
 
-def test_a_refused_stage_fails_dvc_and_the_old_outputs_come_back(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "copy")
+def test_a_refused_stage_fails_dvc_and_the_old_outputs_come_back(quick, tmp_path):
+    folder = shutil.copytree(quick, tmp_path / "copy")
     params, text = folder / "params.yaml", (folder / "params.yaml").read_text()
     before = contents(folder / "models")
     params.write_text(text.replace("lr: 0.1 ", "lr: 1e6 "))

@@ -61,12 +61,12 @@ addEventListener("load", () => setTimeout(() => {
 
 
 @pytest.fixture(scope="module")
-def folders(finished, tmp_path_factory):
+def folders(quick, tmp_path_factory):
     """Copies of the project, each after another job."""
 
     @functools.cache
     def run(job):
-        folder = shutil.copytree(finished, tmp_path_factory.mktemp(job) / "copy")
+        folder = shutil.copytree(quick, tmp_path_factory.mktemp(job) / "copy")
         words = [word for name, value in JOBS[job].items() for word in ("-S", f"{name}={value}")]
         shutil.copy(ROOT / "tests/data/auto_mpg.csv", folder / "data/raw")
         table = pd.DataFrame({"x": range(100), HOSTILE: range(100)})

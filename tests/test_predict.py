@@ -290,3 +290,10 @@ def test_the_release_alone_predicts_from_standard_input_to_standard_output(line,
         'standard input, line 2, column `x`: not a finite number: "NaN". Correct the file, or'
         " --decimal.\n"
     )
+
+
+def test_who_reads_the_predictions_may_stop(line, tmp_path):
+    (tmp_path / "new.csv").write_text("x\n" + 200_000 * "0.5\n")
+    words = f"{sys.executable} -m stages.predict {RELEASE.resolve()} {tmp_path}/new.csv"
+    end = command(ROOT, "bash", "-c", f"{words} | head -n 1; exit ${{PIPESTATUS[0]}}")
+    assert (end.returncode, end.stdout, end.stderr) == (141, "x,y_predicted\n", "")

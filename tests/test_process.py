@@ -54,10 +54,10 @@ def test_an_orphan_writes_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [["setsid", "-w"], ["nohup"], ["setsid", "-w", "nohup"]])
-def test_a_healthy_run_is_no_orphan_whatever_it_is_called(finished, tmp_path, words):
-    folder = shutil.copytree(finished, tmp_path / "stages.v2")
+def test_a_healthy_run_is_no_orphan_whatever_it_is_called(quick, tmp_path, words):
+    folder = shutil.copytree(quick, tmp_path / "stages.v2")
     message = ["-n", "stages.a2", "-m", "stages.v2: slower"]
-    experiment = [sys.executable, "-m", "dvc", "exp", "run", "-f", *message]
+    experiment = [sys.executable, "-m", "dvc", "exp", "run", "-f", "-s", *message, "save"]
     end = command(folder, *words, *experiment)
     assert end.returncode == 0, end.stdout + end.stderr
 

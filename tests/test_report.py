@@ -8,9 +8,9 @@ from tests.conftest import command
 
 
 @pytest.fixture
-def branch(finished, tmp_path):
+def branch(quick, tmp_path):
     """Change a parameter of the committed project, run, commit, and report against the base."""
-    folder = shutil.copytree(finished, tmp_path / "copy")
+    folder = shutil.copytree(quick, tmp_path / "copy")
 
     def run(old, new):
         params = folder / "params.yaml"
@@ -57,8 +57,8 @@ def test_a_worse_model_fails_the_check(branch, old, new, sentence):
 
 
 @pytest.mark.parametrize("base", [["nowhere"], [""], []])
-def test_a_base_that_does_not_exist_is_said(finished, tmp_path, base):
-    folder = shutil.copytree(finished, tmp_path / "copy")
+def test_a_base_that_does_not_exist_is_said(quick, tmp_path, base):
+    folder = shutil.copytree(quick, tmp_path / "copy")
     end = command(folder, "python", ".ci/report.py", *base)
     assert end.returncode == 1
     assert f"rev-parse --verify {''.join(base)}^{{commit}}` failed: fatal" in end.stderr
@@ -68,8 +68,8 @@ def test_a_base_that_does_not_exist_is_said(finished, tmp_path, base):
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "{}", '{"test": {"rmse": null}}', '{"test": {"rmse": NaN}}']
 )
-def test_scores_that_are_none_fail_the_check(finished, tmp_path, content):
-    folder = shutil.copytree(finished, tmp_path / "copy")
+def test_scores_that_are_none_fail_the_check(quick, tmp_path, content):
+    folder = shutil.copytree(quick, tmp_path / "copy")
     (folder / "metrics/evaluation.json").write_text(content)
     end = command(folder, "python", ".ci/report.py", "HEAD")
     assert end.returncode == 1

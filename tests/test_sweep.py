@@ -7,8 +7,8 @@ import pytest
 from tests.conftest import command
 
 
-def test_an_experiment_that_fails_fails_the_sweep_and_shows_its_log(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "copy")
+def test_an_experiment_that_fails_fails_the_sweep_and_shows_its_log(quick, tmp_path):
+    folder = shutil.copytree(quick, tmp_path / "copy")
     sweep = "train.lr=choice(-1, 0.05) train.hidden=[]"
     end = command(folder, "python", ".ci/sweep.py", "2", sweep)
     assert end.returncode == 1
@@ -24,8 +24,8 @@ def test_an_experiment_that_fails_fails_the_sweep_and_shows_its_log(finished, tm
 @pytest.mark.parametrize(
     ("workers", "sweep"), [("0", "train.lr=1"), ("abc", "train.lr=1"), ("2", ""), ("2", " ")]
 )
-def test_a_sweep_that_cannot_be_is_refused_and_queues_nothing(finished, tmp_path, workers, sweep):
-    folder = shutil.copytree(finished, tmp_path / "copy")
+def test_a_sweep_that_cannot_be_is_refused_and_queues_nothing(quick, tmp_path, workers, sweep):
+    folder = shutil.copytree(quick, tmp_path / "copy")
     end = command(folder, "python", ".ci/sweep.py", workers, sweep)
     assert end.returncode == 1
     assert end.stderr == (

@@ -392,7 +392,7 @@ def test_a_compressed_table_is_read_as_the_plain_one(raw, read, refusal, compres
 
 def test_a_row_that_is_too_long_is_said(raw, refusal):
     raw("t.csv", "x,y,note\n" + 10 * "1,2,a\n" + f"1,2,{'a' * 3_000_000}\n")
-    assert refusal("t.csv") == "data/raw/t.csv: a row is longer than a MiB. Shorten it."
+    assert refusal("t.csv") == "data/raw/t.csv: a row is longer than 1 MiB. Shorten it."
 
 
 @pytest.mark.parametrize("name", ["", "__index_level_0__"])

@@ -79,7 +79,7 @@ class Table:
 
     def blocks(self, size: int) -> list[Block]:
         """All rows in the file's order; views of those that are kept, cut at ``size``."""
-        rows = block_rows(len(self.model.features) + 1)
+        rows = self.split.block_rows
         starts = range(self.kept.num_rows, self.num_rows, rows)
         return self.kept.blocks(size) + [
             Stored(self, start // rows, min(rows, self.num_rows - start), size) for start in starts
@@ -87,7 +87,7 @@ class Table:
 
     def block(self, index: int) -> Rows:
         """The rows of one block of the file."""
-        rows = block_rows(len(self.model.features) + 1)
+        rows = self.split.block_rows
         if index * rows < self.kept.num_rows:
             return self.kept[index * rows : (index + 1) * rows]
         return scaled(self.split, index, self.model)
@@ -111,7 +111,7 @@ def load_tables(
 def load(split: Split, model: Model, share: float) -> Table:
     """Read and scale the first blocks of a split: a share of them, and at least one."""
     num_kept = max(1, int(share * split.num_blocks))
-    num_rows = min(split.num_rows, num_kept * block_rows(len(split.features) + 1))
+    num_rows = min(split.num_rows, num_kept * split.block_rows)
     device = model.input_mean.device
     kept = Rows(
         torch.empty(num_rows, len(split.features), dtype=model.dtype, device=device),
@@ -187,7 +187,7 @@ def batches(
         generator = np.random.default_rng([seed, ROW_SHUFFLE, epoch, number])
         return rows[torch.from_numpy(generator.permutation(rows.num_rows)).to(rows.inputs.device)]
 
-    size = block_rows(len(table.model.features) + 1)
+    size = table.split.block_rows
     sizes = [sum(min(size, table.num_rows - size * int(i)) for i in window) for window in windows]
     first, num_skipped = 0, first_step * batch_size
     while first < len(windows) and num_skipped >= sizes[first]:

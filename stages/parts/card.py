@@ -179,12 +179,12 @@ def _columns(manifest: Manifest, names: list[str]) -> str:
     slopes, inputs = _slopes(manifest), {column.name: column for column in manifest.inputs}
     rows = [["column", "in the training rows", *["slope"] * bool(slopes)]]
     for name in names[:MAX_SHOWN]:
+        parts = inputs_of(name, manifest.categories)
         if name in manifest.categories:
             categories = _listed(map(_code, manifest.met_categories(name)))
-            held = f"one of {categories}; an input of 0 or 1 for each"
+            held = f"one of {categories}; each an input of 0 or 1, such as {_code(parts[0])}"
         else:
             held = f"{inputs[name].minimum:.6g} to {inputs[name].maximum:.6g}"
-        parts = inputs_of(name, manifest.categories)
         slope = [_listed(f"{slopes[part]:.6g}" for part in parts)] if slopes else []
         rows.append([_code(name), held, *slope])
     more = len(names) - MAX_SHOWN

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
@@ -140,14 +141,20 @@ class CheckedCells:
 
     def recode(self, rows: NDArray[np.floating]) -> None:
         """Replace the numbers that stand for texts by the category's index, or by 0 and 1."""
-        for column, cells in zip(self._columns, rows.T, strict=True):
+        for index, meanings in self._meanings.items():
+            rows[:, index] = meanings[rows[:, index].astype(int)]
+
+    @cached_property
+    def _meanings(self) -> dict[int, NDArray[np.float64]]:
+        """By a text column's index: what each number that stands for a text becomes."""
+        meanings = {}
+        for index, column in enumerate(self._columns):
             if column.texts:
-                ordered = sorted(column.texts)
-                values = [
-                    BOOLEANS[text.lower()] if column.is_boolean() else ordered.index(text)
-                    for text in column.texts
-                ]
-                cells[:] = np.array(values)[cells.astype(int)]
+                places = {text: float(place) for place, text in enumerate(sorted(column.texts))}
+                if column.is_boolean():
+                    places = {text: BOOLEANS[text.lower()] for text in column.texts}
+                meanings[index] = np.array([places[text] for text in column.texts])
+        return meanings
 
     def _require_no_faults(self) -> None:
         sentences = []

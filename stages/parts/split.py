@@ -132,6 +132,7 @@ class Split:
         self.target: str = schema.names[-1]
         self.num_rows: int = self.metadata.num_rows
         self.num_blocks: int = self.metadata.num_row_groups
+        self.block_rows = block_rows(len(schema.names))
 
     def read(self, block: int) -> Rows:
         """The rows of one block, shape ``(rows, columns)``: features, then the target."""

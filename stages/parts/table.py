@@ -107,11 +107,11 @@ class TextFile:
         header = self._header()
         self.names = [name.strip() for name in header]
         self._raw_names = dict(zip(self.names, header, strict=True))
+        self._block_bytes = min(max(BATCH_BYTES, COLUMN_BYTES * len(header)), MAX_ROW_BYTES)
 
     def batches(self, columns: list[str]) -> Iterator[Batch]:
         """Read the rows as text."""
         raw_names = [self._raw_names[column] for column in columns]
-        block_bytes = min(max(BATCH_BYTES, COLUMN_BYTES * len(self.names)), MAX_ROW_BYTES)
         ragged: list[pa.csv.InvalidRow] = []
 
         def note_ragged(row: pa.csv.InvalidRow) -> str:
@@ -127,7 +127,7 @@ class TextFile:
             with pa.OSFile(str(self.path)) as file, self._decompressed(file) as stream:
                 reader = pa.csv.open_csv(
                     stream,
-                    pa.csv.ReadOptions(use_threads=False, block_size=block_bytes),
+                    pa.csv.ReadOptions(use_threads=False, block_size=self._block_bytes),
                     pa.csv.ParseOptions(
                         delimiter=self._delimiter,
                         newlines_in_values=True,
@@ -189,7 +189,8 @@ class TextFile:
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
             return UserError(f"{self.path} is not UTF-8 text. Save it as UTF-8.")
         if "straddling" in str(error):
-            return UserError(f"{self.path}: a row is longer than a MiB. Shorten it.")
+            most = f"{self._block_bytes >> 20} MiB"
+            return UserError(f"{self.path}: a row is longer than {most}. Shorten it.")
         return UserError(f"{self.path}: {str(error).rstrip('.')}. Correct the file.")
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from stages.parts.errors import UserError
 from stages.parts.table import DELIMITERS, PARQUET
 
+BROKEN_PIPE = 141  # the exit status that a shell shows of programs which SIGPIPE ends
 Write = Callable[[Sequence[pa.Array]], None]
 
 
@@ -25,8 +26,12 @@ def table_output(path: str, names: list[str]) -> Iterator[Write]:
     A file gets its name once it is complete; on an error there is none, or the one that was there.
     """
     if path == "-":
-        yield _text_writer(sys.stdout.buffer, names, ",")
-        sys.stdout.buffer.flush()
+        try:
+            yield _text_writer(sys.stdout.buffer, names, ",")
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # who reads it has enough, as `head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed at the exit
+            sys.exit(BROKEN_PIPE)
         return
     final = Path(path).resolve()  # what a link points to is written
     suffix = final.suffix.lower()
