@@ -3,9 +3,6 @@
 Reads params.yaml, data/prepared/ and models/trained/; writes metrics/.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any
@@ -28,7 +25,7 @@ from stages.parts.files import (
 from stages.parts.least_squares import LeastSquares, least_squares
 from stages.parts.model import Model, formula
 from stages.parts.params import load_params
-from stages.parts.process import run
+from stages.parts.process import run, run_module
 from stages.parts.scores import Predict, scores
 from stages.parts.split import Split, read_statistics
 
@@ -72,8 +69,7 @@ def main() -> None:
     with output_folder(PLOTS) as folder:
         fit = sample_fit(scored, predict, exact, params.evaluate.plot_rows)
         write_csv(folder / "fit.csv", FIT_COLUMNS, fit)
-        words = [sys.executable, "-m", FIGURE, str(folder)]
-        if subprocess.run(words, env=os.environ | FIGURE_ENVIRONMENT, check=False).returncode:  # noqa: S603 (our own module)
+        if not run_module(FIGURE, folder, FIGURE_ENVIRONMENT):
             raise UserError(f"evaluate: the figure was not drawn; {PLOTS} is as it was.")
         write_json(EVALUATION, evaluation)
     kind = "test" if test.num_rows else "training"

@@ -4,8 +4,6 @@ Reads params.yaml, metrics/, models/trained/ and data/prepared/; writes models/r
 """
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,7 @@ from stages.parts.manifest import (
     proof,
 )
 from stages.parts.params import load_params
-from stages.parts.process import run
+from stages.parts.process import run, run_module
 from stages.parts.signature import open_weights
 from stages.parts.split import SPLITS, Split, read_statistics
 
@@ -53,7 +51,7 @@ def main() -> None:
         with open_weights(WEIGHTS, "numpy"):  # what is no model says so
             shutil.copyfile(WEIGHTS, folder / MODEL)
         if params.save.onnx:
-            run_module(EXPORT, folder)
+            require_success(EXPORT, folder)
         try:
             manifest = describe(folder, params.model_dump(), evaluation)
             text = card(manifest)
@@ -62,20 +60,14 @@ def main() -> None:
         write_json(folder / MANIFEST, manifest.model_dump())
         (folder / "README.md").write_text(text, encoding="utf-8")
         shutil.copyfile(PLOTS / FIGURE, folder / FIGURE)
-        run_module(PROOF, folder)
+        require_success(PROOF, folder)
     sizes = [f"{name}, {file.size_bytes} bytes" for name, file in sorted(manifest.files.items())]
     print(f"save: {RELEASE}: {'; '.join(sizes)}")
 
 
-def run_module(name: str, folder: Path) -> None:
-    """Run a module on the draft of the release, in a process of its own.
-
-    Raises:
-        UserError: If it fails; it has said why.
-    """
-    # In UTF-8, whatever the locale: PyTorch's exporter reads our source.
-    words = [sys.executable, "-X", "utf8", "-m", name, str(folder)]
-    if subprocess.run(words, check=False).returncode:  # noqa: S603 (our own module)
+def require_success(name: str, draft: Path) -> None:
+    """Run a module on the draft of the release; raise UserError if it fails, having said why."""
+    if not run_module(name, draft):
         raise UserError(f"save: not released; {RELEASE} is as it was.")
 
 

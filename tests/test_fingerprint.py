@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from stages.parts.fingerprint import fingerprint
+from stages.parts import fingerprint as fingerprint_module
+from stages.parts.fingerprint import code_digest, fingerprint
 from stages.parts.params import load_params
 
 CPU = torch.device("cpu")
@@ -40,3 +41,15 @@ def test_native_numerics_have_the_fingerprint_of_their_cpu(workspace, data, monk
     monkeypatch.setenv("MKL_CBWR", "AVX2")
     changed = differing(before, fingerprint(native, CPU, data))
     assert changed == ["kind of CPU, with `train.numerics` native"]
+
+
+def test_files_of_editors_and_folders_are_no_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint_module, "CODE", tmp_path)
+    (tmp_path / "train.py").write_text("a = 1\n")
+    before = code_digest()
+    (tmp_path / ".#train.py").symlink_to("somebody@host.1:2")  # a lock, which leads nowhere
+    (tmp_path / ".hidden.py").write_text("a = 2\n")
+    (tmp_path / "folder.py").mkdir()
+    assert code_digest() == before
+    (tmp_path / "train.py").write_text("a = 2\n")
+    assert code_digest() != before

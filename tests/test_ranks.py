@@ -120,9 +120,9 @@ def test_ranks_that_differ_refuse_to_start_and_name_what_differs(tmp_path, path,
     assert not (folders[0] / "models/trained").exists()
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_rank_that_dies_ends_the_others_with_a_sentence(tmp_path, victim):
-    folder = prepare(tmp_path, {"prepare": {"rows": 800_000}, "train": {"epochs": 100_000}})
+@pytest.mark.parametrize(("victim", "rows"), [(0, 800_000), (1, 800_000), (0, 1000)])
+def test_a_rank_that_dies_ends_the_others_with_a_sentence(tmp_path, victim, rows):
+    folder = prepare(tmp_path, {"prepare": {"rows": rows}, "train": {"epochs": 100_000}})
     port = free_port()
     ranks = [start(folder, rank, port) for rank in range(2)]
     assert "of 100000" in ranks[0].stdout.readline()  # both are training

@@ -94,12 +94,13 @@ def test_onnx_that_predicts_otherwise_is_not_released(trained, monkeypatch, capf
     run_module = save.run_module
 
     def change_onnx_after_export(name, folder):
-        run_module(name, folder)
+        is_done = run_module(name, folder)
         if name == save.EXPORT:
             proto = onnx.load(folder / "model.onnx")
             [weight] = [t for t in proto.graph.initializer if t.name == "network.0.weight"]
             weight.raw_data = (np.frombuffer(weight.raw_data, np.float32) * 1.01).tobytes()
             onnx.save(proto, folder / "model.onnx")
+        return is_done
 
     monkeypatch.setattr(save, "run_module", change_onnx_after_export)
     with pytest.raises(UserError) as error:

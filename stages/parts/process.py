@@ -4,10 +4,11 @@ import io
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"{where}{error.strerror or error}. Check the permissions and the free space.")
+
+
+def run_module(name: str, folder: Path, environment: Mapping[str, str] = {}) -> bool:
+    """Run a module on a folder in a process of its own; tell whether it succeeded.
+
+    In UTF-8, whatever the locale: PyTorch's exporter reads our source.
+    """
+    words = [sys.executable, "-X", "utf8", "-m", name, str(folder)]
+    end = subprocess.run(words, env=os.environ | environment, check=False)  # noqa: S603 (our own)
+    return not end.returncode
 
 
 def require_parent() -> None:

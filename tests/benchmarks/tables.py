@@ -2,7 +2,7 @@
 
 Without ONNX, whose export takes the same seconds for any table, and which the scripts do not write.
 Run it in the project's folder: python tests/benchmarks/tables.py [SIZE …] [--only-ours]
-[--without-batches] [--figure FILE.svg]; sizes are 1e5x2 to 1e8x2, and 1e6x101.
+[--stages prepare,train-batches] [--figure FILE.svg]; sizes are 1e5x2 to 1e8x2, and 1e6x101.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def one_run(
     table = str(ours / "data/raw" / source)
     costs: dict[str, dict[str, Cost]] = {}
     for stage in stages:
-        module, has_batches = stage.split(",")[0], "batches" in stage
+        module, _, has_batches = stage.partition("-")
         configure(ours, source, BATCH_SIZE if has_batches else None)
         arguments = {"prepare": [table], "train": [str(EPOCHS)]}.get(module, [])
         arguments += [str(BATCH_SIZE)] if has_batches else []
@@ -122,12 +122,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("sizes", nargs="*", default=[*SIZES])
     parser.add_argument("--only-ours", action="store_true")
-    parser.add_argument("--without-batches", action="store_true")
+    parser.add_argument("--stages", default="prepare,train-batches,train,evaluate,save")
     parser.add_argument("--figure", type=Path)
     chosen = parser.parse_args()
-    stages = ["prepare", "train, batches", "train", "evaluate", "save"]
-    if chosen.without_batches:
-        stages.remove("train, batches")
+    stages = chosen.stages.split(",")
     points: list[Point] = []
     for name in chosen.sizes:
         size = SIZES[name]
@@ -154,8 +152,12 @@ def draw(points: list[Point], path: Path) -> None:
     panels = figure.subplots(1, 2)
     for label in sorted({point.label for point in points}):
         rows, seconds, peaks = zip(*(p[1:] for p in points if p.label == label), strict=True)
-        panels[0].plot(rows, seconds, marker="o", label=label)
-        panels[1].plot(rows, peaks, marker="o", label=label)
+        style = {
+            "color": "C0" if "ours" in label else "C1",
+            "linestyle": "--" if "parquet" in label else "-",
+        }
+        panels[0].plot(rows, seconds, marker="o", label=label, **style)
+        panels[1].plot(rows, peaks, marker="o", label=label, **style)
     panels[0].set(xscale="log", yscale="log", xlabel="rows", ylabel="seconds")
     panels[1].set(xscale="log", xlabel="rows", ylabel="peak MiB", ylim=(0, None))
     panels[0].legend()
@@ -166,17 +168,15 @@ def report(size: Size, suffix: str, runs: list[dict[str, dict[str, Cost]]]) -> l
     """Print a table of all stages; what the figure draws of it."""
     print(f"\n| {size.rows:,} × {size.features + 1}, {suffix} | s | rows/s | MiB | plain s "
           "| plain MiB | plain / ours, time | memory |\n" + 8 * "|---" + "|")  # fmt: skip
-    totals = [
-        {who: sum(run[stage][who].seconds for stage in STAGES) for who in run["prepare"]}
-        for run in runs
-    ]
-    for stage in (*runs[0], "all four"):
-        if stage == "all four":
-            seconds = {who: [total[who] for total in totals] for who in totals[0]}
-            peaks = {who: max(r[s][who].peak_mib for r in runs for s in STAGES) for who in seconds}
-        else:
-            seconds = {who: [run[stage][who].seconds for run in runs] for who in runs[0][stage]}
-            peaks = {who: max(run[stage][who].peak_mib for run in runs) for who in seconds}
+    everyone = [*runs[0]["prepare"]]
+    rows = {stage: [stage] for stage in runs[0]}
+    if {*STAGES} <= {*rows}:
+        rows["all four"] = [*STAGES]
+    for stage, parts in rows.items():
+        seconds = {
+            who: [sum(run[s][who].seconds for s in parts) for run in runs] for who in everyone
+        }
+        peaks = {who: max(run[s][who].peak_mib for run in runs for s in parts) for who in everyone}
         ours = median(seconds["ours"])
         cells = [stage, f"{ours:.2f}", f"{size.rows / ours:,.0f}", f"{peaks['ours']:.0f}"]
         if "plain" in seconds:
