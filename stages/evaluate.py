@@ -70,7 +70,7 @@ def main() -> None:
         fit = sample_fit(scored, predict, exact, params.evaluate.plot_rows)
         write_csv(folder / "fit.csv", FIT_COLUMNS, fit)
         if not run_module(FIGURE, folder, FIGURE_ENVIRONMENT):
-            raise UserError(f"evaluate: the figure was not drawn; {PLOTS} is as it was.")
+            raise UserError("evaluate: the figure was not drawn.")
         write_json(EVALUATION, evaluation)
     kind = "test" if test.num_rows else "training"
     best = formula(model.features, model.target, exact.coefficients.tolist())

@@ -5,6 +5,7 @@ It needs the release alone: no params.yaml, no DVC, no training data.
 
 import argparse
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -51,6 +52,7 @@ def main() -> None:
     words = arguments()
     set_numerics("portable")
     release = open_release(words.release)
+    require_another(words.output, words.table)
     with input_table(words.table, words.delimiter) as table:
         require_columns(table, release.model)
         names = [*table.names, f"{release.model.target}{SUFFIX}"]
@@ -83,13 +85,20 @@ def arguments() -> argparse.Namespace:
         default="-",
         metavar="FILE",
         help=".csv, .tsv or .parquet file to write; - (the default) writes CSV to the standard"
-        " output",
+        " output; cells of text stay as they were, and predictions have a decimal point",
     )
     words.add_argument(
-        "--delimiter", default=",", metavar="SIGN", help="between cells of CSV (default: ,)"
+        "--delimiter",
+        default=",",
+        metavar="SIGN",
+        help="between cells of the table, if it is CSV (default: ,)",
     )
     words.add_argument(
-        "--decimal", default=".", choices=".,", metavar="SIGN", help=". or , (default: .)"
+        "--decimal",
+        default=".",
+        choices=".,",
+        metavar="SIGN",
+        help="of the table's numbers: . or , (default: .)",
     )
     return words.parse_args()
 
@@ -131,6 +140,13 @@ def require_columns(table: Table, model: Model) -> None:
         raise UserError("\n".join(faults))
 
 
+def require_another(output: str, table: str) -> None:
+    """Check that the output takes nobody's place in the table."""
+    final, source = Path(output).resolve(), Path(table).resolve()
+    if "-" not in (output, table) and source in (final, final.parent):
+        raise UserError(f"--output is in the table's own place. Name another than {output}.")
+
+
 def predict(
     release: Release, table: Table, decimal: str, write: Write
 ) -> tuple[int, dict[str, int]]:
@@ -167,11 +183,8 @@ def predict(
         is_outside = (inputs.numpy() < lowest) | (inputs.numpy() > highest)
         padding = -len(inputs) % GROUP_ROWS
         predictions = model(functional.pad(inputs, (0, 0, 0, padding)))[: len(inputs), 0]
-        if not predictions.isfinite().all():
-            raise UserError(
-                f"{table.path}: predictions are not finite: inputs are too far from the training"
-                " rows. Correct them, or leave their rows out."
-            )
+        is_lost = ~predictions.isfinite().numpy()
+        is_faulty[is_lost, np.abs(numbers[is_lost]).argmax(axis=1)] = True
         column = arrow_column(predictions.numpy())
         return Predicted(batch, column, is_outside.sum(axis=0), is_faulty)
 
@@ -205,7 +218,7 @@ def cell_reader(
         met = release.manifest.met_categories(column)
         known = {text: float(index) for index, text in enumerate(categories) if text in met}
     else:
-        known = BOOLEANS if ranges[column] == (0, 1) else {}
+        known = BOOLEANS if {*ranges[column]} <= {0, 1} else {}
 
     def read(cells: Cells) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         numbers = cells.numbers
@@ -223,6 +236,14 @@ def cell_reader(
     return read
 
 
+def is_number(cell: Any) -> bool:
+    """Whether this is a finite number, or the text of one."""
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
 def fault_in(
     batch: Batch, places: list[int], columns: list[str], release: Release
 ) -> Callable[[int, int], str]:
@@ -238,7 +259,10 @@ def fault_in(
                 f"no training row was {show(cell)}. Leave the row out, or train with such rows; the"
                 f" categories are {listed(release.manifest.met_categories(name))}."
             )
-        return f"not a finite number: {show(cell)}. Correct the file, or --decimal."
+        if is_number(cell):
+            return f"too far from the training rows: {show(cell)}. Correct it, or leave it out."
+        cure = "--decimal" if any(map(str.isdigit, str(cell))) else "leave the row out"
+        return f"not a finite number: {show(cell)}. Correct the file, or {cure}."
 
     return what
 

@@ -71,15 +71,7 @@ def spool_rows(cells: CheckedCells, params: PrepareParams, spool: IO[bytes]) -> 
         if is_missing.any():
             kept = batch[~is_missing.any(axis=1)]
             num_missing += is_missing.sum(axis=0)
-        with np.errstate(over="ignore"):
-            rows = np.ascontiguousarray(kept, params.dtype)
-        is_too_large = ~np.isfinite(rows)
-        if is_too_large.any():
-            raise UserError(
-                f"prepare: column `{cells.columns[is_too_large.any(axis=0).argmax()]}` holds a"
-                f" number too large for {params.dtype}. Rescale the column, or set `prepare.dtype`"
-                " to float64."
-            )
+        rows = np.ascontiguousarray(kept, params.dtype)
         spool.write(rows.data)
         num_rows += len(rows)
         num_dropped += len(batch) - len(rows)
@@ -171,7 +163,8 @@ def statistics(
         mean = exact_mean(cells, blocks, len(columns), training.num_rows)
         variance = exact_sum(squares, blocks, len(columns)) / training.num_rows
     if not np.isfinite(variance).all():
-        raise UserError("prepare: the numbers are too large to square. Rescale the columns.")
+        column = columns[np.isfinite(variance).argmin()]
+        raise UserError(f"prepare: the numbers of `{column}` are too large to square. Rescale it.")
     extremes = lowest.min(axis=0), highest.max(axis=0)
     by_column = [  # + 0.0: whether the least of 0.0 and -0.0 has a sign depends on the CPU
         dict(zip(columns, (values + 0.0).tolist(), strict=True))

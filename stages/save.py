@@ -68,7 +68,10 @@ def main() -> None:
 def require_success(name: str, draft: Path) -> None:
     """Run a module on the draft of the release; raise UserError if it fails, having said why."""
     if not run_module(name, draft):
-        raise UserError(f"save: not released; {RELEASE} is as it was.")
+        raise UserError(
+            f"save: not released. `dvc checkout {RELEASE}` brings back the one before, if DVC has"
+            " deleted it."
+        )
 
 
 def describe(folder: Path, parameters: dict[str, Any], scores: dict[str, Any]) -> Manifest:

@@ -138,7 +138,10 @@ def test_text_that_is_no_category_is_refused(raw, refusal, content, sentence):
 
 def test_a_target_of_categories_is_refused_and_one_of_booleans_is_not(raw, refusal, read):
     raw("t.csv", "x,y\n1,good\n2,bad\n")
-    assert '"good". Correct the file, change `prepare.target`' in refusal("t.csv")
+    assert (
+        '"good". Correct the file, change `prepare.target` (numbers, or true and false)'
+        in refusal("t.csv")
+    )
     raw("t.csv", "x,y\n1,true\n2,false\n")
     assert len(read("t.csv")[1]) == 2
 

@@ -154,7 +154,7 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_old_results(evaluation, capfd)
     HISTORY.unlink()
     with pytest.raises(UserError) as error:
         evaluate.main()
-    assert str(error.value) == ("evaluate: the figure was not drawn; metrics/plots is as it was.")
+    assert str(error.value) == "evaluate: the figure was not drawn."
     assert capfd.readouterr().err == f"{HISTORY} does not exist. Run `dvc repro`.\n"
     assert {path: path.read_bytes() for path in [EVALUATION, *PLOTS.iterdir()]} == before
 

@@ -81,8 +81,9 @@ def test_constant_columns_have_no_z_scores():
     with pytest.raises(UserError) as error:
         Model(["a", "b"], "t", [], torch.float32).standardize_by(statistics)
     assert str(error.value) == (
-        "train: constant in the training rows: `a`, `t`. Choose other `prepare.features`, or"
-        " another `prepare.seed` for a rare category, or set `train.standardize` to false."
+        "train: constant in the training rows: `a`, `t`. Choose other columns to learn from"
+        " (`prepare.features`) or to predict (`prepare.target`), or another split for a rare"
+        " category, or set `train.standardize` to false."
     )
 
 

@@ -160,9 +160,9 @@ def test_rows_outside_the_ranges_of_training_are_counted_once(line, run, tmp_pat
         (
             'x\n1\nn/a\ninf\n1\n"2,5"\ntrue\n',
             '{path}, line 3, column `x`: not a finite number: "n/a". Correct the file, or'
-            " --decimal.\n"
+            " leave the row out.\n"
             '{path}, line 4, column `x`: not a finite number: "inf". Correct the file, or'
-            " --decimal.\n"
+            " leave the row out.\n"
             '{path}, line 6, column `x`: not a finite number: "2,5". Correct the file, or'
             " --decimal.\n"
             "… and 1 more such cells.",
@@ -207,10 +207,38 @@ def test_numbers_that_the_model_cannot_hold_are_refused(line, refused, tmp_path)
     path = tmp_path / "new.csv"
     path.write_text("x\n1\n1e39\n")
     assert refused(path) == (
-        f'{path}, line 3, column `x`: not a finite number: "1e39". Correct the file, or --decimal.'
+        f'{path}, line 3, column `x`: too far from the training rows: "1e39". Correct it, or leave'
+        " it out."
     )
-    path.write_text("x\n3e38\n")
-    assert "predictions are not finite" in refused(path)
+    path.write_text("x\n0.5\n3e38\nn/a\n")
+    assert refused(path) == (
+        f'{path}, line 3, column `x`: too far from the training rows: "3e38". Correct it, or leave'
+        " it out.\n"
+        f'{path}, line 4, column `x`: not a finite number: "n/a". Correct the file, or leave the'
+        " row out."
+    )
+
+
+def test_a_column_that_was_always_true_takes_true_and_false(change, raw, run, tmp_path):
+    raw(
+        "t.csv",
+        "ok,x,y\n" + "".join(f"{'true' if i < 30 else 'false'},{i},{i}\n" for i in range(40)),
+    )
+    changes = {"prepare.source": "t.csv", "prepare.split": "ordered", "prepare.test": 0.25}
+    changes |= {"prepare.validation": 0, "train.standardize": False, "train.lr": 1e-4}
+    released(change, changes | {"save.onnx": False})
+    (tmp_path / "new.csv").write_text("ok,x\ntrue,1\n1,1\nFALSE,1\n0,1\n")
+    found = run(tmp_path / "new.csv")["y_predicted"].tolist()
+    assert found[0] == found[1] != found[2] == found[3]
+
+
+def test_the_table_is_not_overwritten(line, refused, tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("x\n0.5\n")
+    sentence = "--output is in the table's own place. Name another than {}."
+    assert refused(path, "--output", str(path)) == sentence.format(path)
+    assert refused(tmp_path, "--output", str(path)) == sentence.format(path)
+    assert path.read_text() == "x\n0.5\n"
 
 
 @pytest.mark.parametrize("output", ["out.csv", "out.parquet"])
@@ -288,7 +316,7 @@ def test_the_release_alone_predicts_from_standard_input_to_standard_output(line,
     assert end.returncode == 1
     assert end.stderr == (
         'standard input, line 2, column `x`: not a finite number: "NaN". Correct the file, or'
-        " --decimal.\n"
+        " leave the row out.\n"
     )
 
 

@@ -164,13 +164,13 @@ def test_the_line_is_a_table_whose_columns_can_be_chosen(change):
         (
             "x,y\n1,1e39\n3,4\n5,6\n",
             {},
-            "prepare: column `y` holds a number too large for float32. Rescale the"
-            " column, or set `prepare.dtype` to float64.",
+            'data/raw/t.csv, line 2, column `y`: too large for float32: "1e39". Rescale, or set'
+            " `prepare.dtype` to float64.",
         ),
         (
             "x,y\n1e308,1\n-1e308,4\n5,6\n",
             {"prepare.dtype": "float64", "prepare.validation": 0, "prepare.test": 0},
-            "prepare: the numbers are too large to square. Rescale the columns.",
+            "prepare: the numbers of `x` are too large to square. Rescale it.",
         ),
         (
             "a,intercept,y\n1,1,1\n",

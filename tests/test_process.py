@@ -37,6 +37,25 @@ def test_what_a_user_can_cause_ends_with_its_sentence_and_status_1():
     )
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        SystemError("error return without exception set"),
+    ],
+)
+def test_a_want_of_memory_is_said(error):
+    def starve():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run(starve)
+    assert end.value.code == (
+        "The memory is exhausted. Free some, or raise the limit of this process."
+    )
+
+
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run(bug)

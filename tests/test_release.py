@@ -92,7 +92,11 @@ def test_model_json_that_is_none_is_said(folder):
 EDITS = [
     (lambda m: m["inputs"][0].update(name="z"), "it does not describe model.safetensors"),
     (lambda m: m["target"].update(name="z"), "it does not describe model.safetensors"),
-    (lambda m: m["categories"].update(x=["u"]), "it does not describe model.safetensors"),
+    (
+        lambda m: m["categories"].update(x=["u"]),
+        "its features are not the inputs of columns",
+    ),
+    (lambda m: m["inputs"].clear(), "its features are not the inputs of columns"),
     (lambda m: m["versions"].update(torch="1"), "it does not describe model.safetensors"),
     (lambda m: m.update(trained_on="cuda"), "it does not describe model.safetensors"),
     (

@@ -18,6 +18,11 @@ from stages.parts.proof import prove
 from stages.parts.split import Split
 from tests.conftest import ROOT, command, contents
 
+NOT_RELEASED = (
+    "save: not released. `dvc checkout models/release` brings back the one before, if DVC has"
+    " deleted it."
+)
+
 
 @pytest.fixture
 def trained(change):
@@ -105,7 +110,7 @@ def test_onnx_that_predicts_otherwise_is_not_released(trained, monkeypatch, capf
     monkeypatch.setattr(save, "run_module", change_onnx_after_export)
     with pytest.raises(UserError) as error:
         save.main()
-    assert str(error.value) == "save: not released; models/release is as it was."
+    assert str(error.value) == NOT_RELEASED
     assert re.search(
         r"^save: ONNX Runtime predicts otherwise than model.safetensors: a difference of 0\.00\d+,"
         r" where 1e-06 is allowed\. Set `save\.onnx` to false\.$",
@@ -156,7 +161,7 @@ def test_a_model_that_predicts_otherwise_is_not_released(trained, monkeypatch, c
     monkeypatch.setattr(save.shutil, "copyfile", copy_with_one_bit_changed)
     with pytest.raises(UserError) as error:
         save.main()
-    assert str(error.value) == "save: not released; models/release is as it was."
+    assert str(error.value) == NOT_RELEASED
     assert "predicts otherwise than the trained one" in capfd.readouterr().err
     assert contents(RELEASE) == before
     assert [path.name for path in RELEASE.parent.iterdir()] == ["trained", "release"]

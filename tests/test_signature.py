@@ -49,6 +49,12 @@ def test_the_text_is_sorted():
         {"dtype": "float64"},
         {"categories": ["c"]},
         {"categories": {"c": "uv"}},
+        {"features": [], "categories": {}},
+        {"features": ["a", "a"]},
+        {"features": ["c=u", "a", "c=v"], "categories": {"c": ["u", "v"]}},
+        {"features": ["c=u"], "categories": {"c": ["u", "v"]}},
+        {"features": ["c"], "categories": {"c": ["u"]}},
+        {"features": ["x" * 10**5, "x" * 10**5]},
         {"versions": []},
         {"more": 1},
     ],
@@ -63,3 +69,4 @@ def test_a_signature_of_other_values_is_no_model_and_takes_no_memory(tmp_path, c
     assert str(error.value).startswith(f"{path} is not a model of this project: ")
     assert str(error.value).endswith(" Train again.")
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600

@@ -60,7 +60,7 @@ def test_every_way_of_writing_the_same_text_table_gives_the_same_numbers(
 )
 def test_every_number_is_the_nearest_double(raw, read, values):
     raw("t.csv", "x,y\n" + "".join(f"{x!r},{y:.25e}\n" for x, y in values))
-    assert read("t.csv")[1].tolist() == [[x, y] for x, y in values]
+    assert read("t.csv", dtype="float64")[1].tolist() == [[x, y] for x, y in values]
 
 
 def test_long_decimals_are_rounded_once(raw, read):
@@ -117,10 +117,22 @@ def test_missing_cells_are_nan_when_they_are_to_be_dropped(raw, read):
     assert np.isnan(read("t.parquet")[1][:, 0]).tolist() == [False, True, True]
 
 
+def test_number_markers_are_numbers_of_the_columns_type_and_no_truth_values(raw, read):
+    x = pa.array([-99.9, 0.0], pa.float32())
+    pq.write_table(pa.table({"x": x, "y": pa.array([True, False])}), raw("t.parquet", ""))
+    raw("t.csv", "x,y\n-99.9,true\n1,false\n")
+    for name in ("t.parquet", "t.csv"):
+        rows = read(name, missing="drop", missing_values=[-99.9, 0])[1]
+        assert np.isnan(rows[0, 0])
+        assert not np.isnan(rows[:, 1]).any()
+
+
 CELL = "Set `prepare.missing` to drop, or correct the file."
+QUOTES = "Put quotes around the whole cell, and double those in it."
 LIST = "or list it in `prepare.missing_values` and set `prepare.missing` to drop."
 TEXT = f"Correct the file, change `prepare.features`, {LIST}"
-TARGET_TEXT = f"Correct the file, change `prepare.target`, {LIST}"
+DECIMAL_TEXT = f"Set `prepare.decimal`, correct the file, change `prepare.features`, {LIST}"
+TARGET_TEXT = f"Correct the file, change `prepare.target` (numbers, or true and false), {LIST}"
 
 
 @pytest.mark.parametrize(
@@ -219,16 +231,36 @@ TARGET_TEXT = f"Correct the file, change `prepare.target`, {LIST}"
             {},
             'data/raw/t.csv: one column, `name;x;y`. Set `prepare.delimiter` to ";".',
         ),
-        ('x,y\n"1,5",1\n', {}, f'data/raw/t.csv, line 2, column `x`: not a number: "1,5". {TEXT}'),
+        (
+            'x,y\n"1,5",1\n',
+            {},
+            f'data/raw/t.csv, line 2, column `x`: not a number: "1,5". {DECIMAL_TEXT}',
+        ),
         (
             "x;y\n1.5;1\n",
             {"decimal": ",", "delimiter": ";"},
-            f'data/raw/t.csv, line 2, column `x`: not a number: "1.5". {TEXT}',
+            f'data/raw/t.csv, line 2, column `x`: not a number: "1.5". {DECIMAL_TEXT}',
         ),
         (
             'x,y\n1,"2\n',
             {},
-            f'data/raw/t.csv, line 2, column `y`: not a number: "2\\n". {TARGET_TEXT}',
+            f"data/raw/t.csv, line 2: a quote that is not closed. {QUOTES}",
+        ),
+        (
+            'x,y,note\n1,2,ok\n2,3,"5 inch\n3,4,ok\n4,5,ok\n',
+            {"features": ["x"]},
+            f"data/raw/t.csv, line 3: a quote that is not closed. {QUOTES}",
+        ),
+        (
+            'x,y,note\n1,2,ok\n2,3,"5 inch\n3,4,9" pipe\n4,5,ok\n',
+            {"features": ["x"]},
+            f"data/raw/t.csv, line 3: ',' expected after '\"'. {QUOTES}",
+        ),
+        ('x,"y\n1,2\n', {}, f"data/raw/t.csv, line 1: a quote that is not closed. {QUOTES}"),
+        (
+            "x;y\n1,5E+03;1\n",
+            {"delimiter": ";"},
+            f'data/raw/t.csv, line 2, column `x`: not a number: "1,5E+03". {DECIMAL_TEXT}',
         ),
         (
             "x,y\na,b\n1,\n2,c\nd,e\n",
@@ -317,7 +349,7 @@ def test_a_fault_is_found_on_the_first_line_of_its_row(raw, refusal):
 
 
 def test_a_long_cell_is_shown_short_and_on_one_line(raw, refusal):
-    raw("t.csv", 'x,y\n1,"2\n' + 100_000 * "3,4\n")
+    raw("t.csv", 'x,y\n1,"2\n' + 100_000 * "3,4\n" + '"\n')
     shown = json.dumps("2\n" + 100_000 * "3,4\n")[:75]
     assert refusal("t.csv").startswith(f"data/raw/t.csv, line 2, column `y`: not a number: {shown}")
     assert len(refusal("t.csv")) < 300
@@ -336,8 +368,8 @@ FAULTY_FOLDERS = [
     ),
     (
         {"a.csv": "x,y\n1,2\n", "b.csv": "x,z\n1,2\n"},
-        "data/raw/t/b.csv has other columns than data/raw/t/a.csv. Give all files of a folder the"
-        " same columns.",
+        "data/raw/t/b.csv has other columns than data/raw/t/a.csv: `y`, `z`. Give all files of a"
+        " folder the same columns.",
     ),
     (
         {"a.txt": "x,y\n1,2\n"},
@@ -399,8 +431,8 @@ def test_a_row_that_is_too_long_is_said(raw, refusal):
 def test_an_index_without_a_name_is_not_learned_from(raw, read, refusal, name):
     raw("t.csv", f"{name},x,y\n0,1,2\n")
     assert refusal("t.csv") == (
-        "data/raw/t.csv: a column without a name, such as pandas writes for its index. Name it, or"
-        " list the columns to learn from in `prepare.features`."
+        "data/raw/t.csv: a column without a name, or `__index_level_0__`, as pandas writes its"
+        " index. Name it, or list the columns to learn from in `prepare.features`."
     )
     assert read("t.csv", features=["x"])[1].tolist() == [[1, 2]]
 

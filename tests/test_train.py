@@ -265,8 +265,9 @@ def test_a_last_step_to_infinity_is_noticed(refusal, raw):
 def test_a_constant_column_is_refused_only_with_standardize(refusal, learn, raw):
     raw("t.csv", "a,c,y\n" + "".join(f"{i},0.1,{i % 3}\n" for i in range(20)))
     assert refusal({"prepare.source": "t.csv"}) == (
-        "train: constant in the training rows: `c`. Choose other `prepare.features`, or another"
-        " `prepare.seed` for a rare category, or set `train.standardize` to false."
+        "train: constant in the training rows: `c`. Choose other columns to learn from"
+        " (`prepare.features`) or to predict (`prepare.target`), or another split for a rare"
+        " category, or set `train.standardize` to false."
     )
     learn({"train.standardize": False, "train.lr": 0.001})
 

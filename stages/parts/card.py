@@ -133,10 +133,11 @@ def card(manifest: Manifest) -> str:
     hidden, dtype = manifest.architecture.hidden, manifest.target.type
     names = columns_of([column.name for column in manifest.inputs], manifest.categories)
     has_onnx = ONNX in manifest.files
+    line = "a line" if len(manifest.inputs) == 1 else "a linear model"
     return CARD.substitute(
         target=_code(manifest.target.name),
         count=f"{len(names)} column{'s' * (len(names) != 1)}",
-        kind=f"a network of {'-'.join(map(str, hidden))} hidden units" if hidden else "a line",
+        kind=f"a network of {'-'.join(map(str, hidden))} hidden units" if hidden else line,
         rows=manifest.scores["train"]["rows"],
         formula=_formula(manifest),
         dtype=dtype,

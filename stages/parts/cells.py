@@ -1,5 +1,6 @@
 """The cells of a table as numbers, each checked; text cells as categories."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from stages.parts.table import Batch, Table, listed, repeated_names
 from stages.parts.workers import in_order
 
 BOOLEANS = {"false": 0.0, "true": 1.0}
+EXPONENT = re.compile(r"(?<=\d)[eE][+-]?\d+$")
 
 
 class Cells(NamedTuple):
@@ -84,12 +86,7 @@ class Column:
         """The texts that this column must not hold."""
         if self.has_numbers or (self.is_target and not self.is_boolean()):
             return self.texts
-        # Dates, other decimal signs, units: numbers that were not understood are no categories.
-        return {
-            value: text
-            for value, text in self.texts.items()
-            if any(map(str.isdigit, value)) and not any(map(str.isalpha, value))
-        }
+        return {value: text for value, text in self.texts.items() if is_misread(value)}
 
 
 class CheckedCells:
@@ -123,6 +120,9 @@ class CheckedCells:
             for batch, cells in in_order(parsed, self._table.batches(self.columns)):
                 pairs = zip(self._columns, cells, strict=True)
                 rows = np.column_stack([column.add(part, num_rows) for column, part in pairs])
+                with np.errstate(over="ignore"):
+                    is_too_large = np.isinf(rows.astype(self._params.dtype)) & np.isfinite(rows)
+                self._faults.add_where(is_too_large, num_rows, too_large_in(batch))
                 if self._params.missing == "error":
                     self._faults.add_where(~np.isfinite(rows), num_rows, missing_in(batch))
                 num_rows += len(rows)
@@ -159,16 +159,18 @@ class CheckedCells:
     def _require_no_faults(self) -> None:
         sentences = []
         for index, column in enumerate(self._columns):
+            key = "`prepare.features`"
+            if column.is_target:
+                key = "`prepare.target` (numbers, or true and false)"
             texts = column.faults()
-            key = "target" if column.is_target else "features"
-            cure = (
-                f"Correct the file, change `prepare.{key}`, or list it in `prepare.missing_values`"
-                " and set `prepare.missing` to drop."
-            )
-            faults = [
-                Fault(text.first_row, index, f"not a number: {show(value)}. {cure}")
-                for value, text in texts.items()
-            ]
+            faults = []
+            for value, text in texts.items():
+                first = "Set `prepare.decimal`, correct" if {*value} & {*".,"} else "Correct"
+                what = (
+                    f"not a number: {show(value)}. {first} the file, change {key}, or"
+                    " list it in `prepare.missing_values` and set `prepare.missing` to drop."
+                )
+                faults.append(Fault(text.first_row, index, what))
             num_cells = sum(text.num_cells for text in texts.values())
             self._faults.add(faults, num_cells + (column.num_other_texts if texts else 0))
             if len(column.texts) > MAX_CATEGORIES and not texts:
@@ -179,6 +181,22 @@ class CheckedCells:
         sentences += self._faults.sentences(self.columns, self._table.locate)
         if sentences:
             raise UserError("\n".join(sentences))
+
+
+def is_misread(text: str) -> bool:
+    """Whether a text is more likely a number, a date or a time than a category."""
+    text = EXPONENT.sub("", text)
+    return any(map(str.isdigit, text)) and not any(map(str.isalpha, text))
+
+
+def too_large_in(batch: Batch) -> Callable[[int, int], str]:
+    """What is wrong with a number of a batch that ``prepare.dtype`` cannot hold."""
+
+    def what(row: int, column: int) -> str:
+        cell = show(batch.columns[column][row].as_py())
+        return f"too large for float32: {cell}. Rescale, or set `prepare.dtype` to float64."
+
+    return what
 
 
 def missing_in(batch: Batch) -> Callable[[int, int], str]:
@@ -203,8 +221,8 @@ def choose_columns(where: str, names: list[str], params: PrepareParams) -> list[
         features = [name for name in names if name != params.target]
         if any(not name or name.startswith("__index_level_") for name in features):
             raise UserError(
-                f"{where}: a column without a name, such as pandas writes for its index. Name it,"
-                " or list the columns to learn from in `prepare.features`."
+                f"{where}: a column without a name, or `__index_level_0__`, as pandas writes its"
+                " index. Name it, or list the columns to learn from in `prepare.features`."
             )
     wanted = [("target", params.target), *(("features", name) for name in features)]
     known = {*names}
@@ -243,31 +261,34 @@ def parser(markers: Sequence[str | float], decimal: str) -> Callable[[pa.Array],
     """A function that parses a column of numbers or text; markers are missing cells."""
     texts = [marker.strip(" \t") for marker in markers if isinstance(marker, str)]
     nulls = pa.array(["", *texts], pa.string())
-    numbers_of_none = [float(marker) for marker in markers if not isinstance(marker, str)]
+    numbers_of_none = np.array([marker for marker in markers if not isinstance(marker, str)], float)
 
-    def to_numpy(numbers: pa.DoubleArray) -> NDArray[np.float64]:
+    def to_numpy(numbers: pa.DoubleArray, kind: pa.DataType) -> NDArray[np.float64]:
         found = np.asarray(pc.fill_null(numbers, np.nan), np.float64)
-        if numbers_of_none:
-            found = np.where(np.isin(found, numbers_of_none), np.nan, found)
+        if len(numbers_of_none) and not pa.types.is_boolean(kind):
+            # A marker as the column's type holds it.
+            nones = numbers_of_none.astype(np.float32 if pa.types.is_float32(kind) else np.float64)
+            found = np.where(np.isin(found, nones), np.nan, found)
         return found
 
     def parse(column: pa.Array) -> Cells:
         if not _is_text(column.type):
             if pa.types.is_decimal(column.type):
                 column = pc.cast(column, pa.string())  # a cast from decimal rounds twice
-            return Cells(to_numpy(pc.cast(column, pa.float64(), safe=False)), None)
+            return Cells(to_numpy(pc.cast(column, pa.float64(), safe=False), column.type), None)
         cells = pc.utf8_trim(pc.cast(column, pa.string()), characters=" \t")
         cells = pc.if_else(pc.is_in(cells, value_set=nulls), None, cells)
         text = cells
         if decimal == ",":
             text = pc.replace_substring(pc.replace_substring(text, ".", "?"), ",", ".")
         try:
-            return Cells(to_numpy(pc.cast(text, pa.float64())), None)
+            return Cells(to_numpy(pc.cast(text, pa.float64()), text.type), None)
         except pa.ArrowInvalid:
             words = pa.array([word for word in text.unique() if not _is_number(word)])
             is_word = pc.is_in(text, value_set=words)
             numbers = pc.cast(pc.if_else(is_word, None, text), pa.float64())
-            return Cells(to_numpy(numbers), pc.if_else(is_word, cells, None).dictionary_encode())
+            words_alone = pc.if_else(is_word, cells, None).dictionary_encode()
+            return Cells(to_numpy(numbers, text.type), words_alone)
 
     return parse
 

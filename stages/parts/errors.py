@@ -3,3 +3,9 @@
 
 class UserError(Exception):
     """One sentence per fault: where, rule, value, cure. Shown bare; the exit status is 1."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library lacks memory, whatever it calls that."""
+    words = "allocate memory", "launch worker thread", "error return without exception set"
+    return isinstance(error, MemoryError) or any(text in str(error) for text in words)

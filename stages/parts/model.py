@@ -63,8 +63,8 @@ class Model(nn.Module):
         if constant:
             raise UserError(
                 f"train: constant in the training rows: {', '.join(sorted(constant))}. Choose other"
-                " `prepare.features`, or another `prepare.seed` for a rare category, or set"
-                " `train.standardize` to false."
+                " columns to learn from (`prepare.features`) or to predict (`prepare.target`), or"
+                " another split for a rare category, or set `train.standardize` to false."
             )
         self.input_mean.copy_(mean[:-1])
         self.input_scale.copy_(scale[:-1])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
-from stages.parts.errors import UserError
+from stages.parts.errors import UserError, is_out_of_memory
 
 POLL_SECONDS = 1.0
 LAST_STEP_SECONDS = 60.0  # for an orphan
@@ -39,6 +39,10 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(str(error))
+    except (MemoryError, RuntimeError, SystemError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit("The memory is exhausted. Free some, or raise the limit of this process.")
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"{where}{error.strerror or error}. Check the permissions and the free space.")

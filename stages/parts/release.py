@@ -36,10 +36,12 @@ def open_release(folder: Path) -> Release:
         raise UserError(f"There is no folder {folder}. Give the folder of a release.")
     try:
         manifest = Manifest.model_validate_json(_read(path))
+        described = manifest.signature()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = [repr(key)[:SHOWN_CHARACTERS] for key in first["loc"][:2]]
-        raise _changed(path, " ".join([*where, first["msg"]])) from None
+        what = first["msg"].removeprefix("Value error, ")
+        raise _changed(path, " ".join([*where, what])) from None
     if MODEL not in manifest.files:
         raise _changed(path, f"it does not list {MODEL}")
     for name in FILES:
@@ -48,10 +50,8 @@ def open_release(folder: Path) -> Release:
     for name, file in manifest.files.items():
         _compare(folder / name, file)
     with open_weights(folder / MODEL, "pt") as (signature, _):
-        if signature != manifest.signature():
+        if signature != described:
             raise _changed(path, f"it does not describe {MODEL}")
-    if len({*signature.features}) < len(signature.features):
-        raise _changed(path, "an input is there twice")
     model = Model.load(folder / MODEL)
     widths = [len(model.features), *model.hidden, 1]
     if manifest.architecture.widths != widths:
@@ -84,6 +84,8 @@ def _read_onnx(path: Path) -> bytes:
         is_external = getattr(message, "data_location", 0) == onnx.TensorProto.EXTERNAL
         if is_external or getattr(message, "external_data", ()):
             raise _changed(path, "it takes weights from other files")
+    if not proto.HasField("graph"):
+        raise _changed(path, "no ONNX: it holds no graph")
     return content
 
 

@@ -3,14 +3,17 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
+from stages.parts.categories import columns_of, inputs_of
 from stages.parts.errors import UserError
 
+SHOWN_CHARACTERS = 300  # of a library's reason
 METADATA = "model"  # the file's one metadata key: two would be written in random order
 
 
@@ -26,6 +29,14 @@ class Signature(BaseModel):
     dtype: Literal["float32", "float64"]
     trained_on: str  # the kind of device
     versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _require_inputs(self) -> Self:
+        columns = columns_of(self.features, self.categories)
+        inputs = [*chain(*(inputs_of(column, self.categories) for column in columns))]
+        if not inputs or inputs != self.features or len({*inputs}) < len(inputs):
+            raise ValueError("its features are not the inputs of columns")
+        return self
 
     def to_metadata(self) -> dict[str, str]:
         """What the file of weights holds beside them."""
@@ -46,5 +57,8 @@ def open_weights(path: Path, framework: str) -> Iterator[tuple[Signature, Any]]:
         with safe_open(path, framework=framework) as file:
             yield Signature.model_validate_json(file.metadata()[METADATA]), file
     except (SafetensorError, ValidationError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        reason = " ".join(text.removeprefix("Value error, ").split())
+        if len(reason) > SHOWN_CHARACTERS:
+            reason = f"{reason[:SHOWN_CHARACTERS]}…"
         raise UserError(f"{path} is not a model of this project: {reason}. Train again.") from None

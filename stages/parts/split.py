@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stages.parts.errors import UserError
+from stages.parts.errors import UserError, is_out_of_memory
 from stages.parts.files import STATISTICS
 
 SPLITS = ("train", "validation", "test")
@@ -147,6 +147,8 @@ class Split:
                 raise pa.ArrowInvalid("missing cells")
             return [np.from_dlpack(column.chunk(0)) for column in table.columns]
         except (pa.ArrowException, OSError) as error:
+            if is_out_of_memory(error):
+                raise MemoryError from error
             raise _damaged(self.path, error) from None
 
 

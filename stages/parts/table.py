@@ -15,6 +15,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from stages.parts.errors import UserError
+from stages.parts.quotes import QuoteCheck
 
 BATCH_BYTES = 2**20  # of text, if that is enough; and what is read ahead of a Parquet column
 BATCH_CELLS = 2**18
@@ -71,11 +72,12 @@ class Table:
                 raise UserError(f"{file.path}: {what}")
             if not file.names:
                 raise UserError(f"{file.path} has no columns. Correct the file.")
-        others = [file.path for file in self._files if {*file.names} != {*self.names}]
+        others = [file for file in self._files if {*file.names} != {*self.names}]
         if others:
             raise UserError(
-                f"{others[0]} has other columns than {self._files[0].path}. Give all files of a"
-                " folder the same columns."
+                f"{others[0].path} has other columns than {self._files[0].path}:"
+                f" {listed(sorted({*others[0].names} ^ {*self.names}))}. Give all files of a folder"
+                " the same columns."
             )
 
     def batches(self, columns: list[str]) -> Iterator[Batch]:
@@ -113,6 +115,7 @@ class TextFile:
         """Read the rows as text."""
         raw_names = [self._raw_names[column] for column in columns]
         ragged: list[pa.csv.InvalidRow] = []
+        quotes: QuoteCheck | None = None
 
         def note_ragged(row: pa.csv.InvalidRow) -> str:
             ragged.append(row)
@@ -125,8 +128,9 @@ class TextFile:
         )
         try:
             with pa.OSFile(str(self.path)) as file, self._decompressed(file) as stream:
+                quotes = QuoteCheck(stream, self._delimiter)
                 reader = pa.csv.open_csv(
-                    stream,
+                    quotes,
                     pa.csv.ReadOptions(use_threads=False, block_size=self._block_bytes),
                     pa.csv.ParseOptions(
                         delimiter=self._delimiter,
@@ -143,9 +147,11 @@ class TextFile:
                         break
                     yield Batch(batch.columns, file.tell() / file.size())
         except UNREADABLE as error:
+            self._require_rules(quotes)
             raise self._unreadable(error) from None
         finally:
             sys.unraisablehook = hook
+        self._require_rules(quotes)
         if ragged:
             first = ragged[0]
             raise UserError(
@@ -153,9 +159,15 @@ class TextFile:
                 f" {first.expected_columns} cells. Correct the file, or {self._cures.delimiter}."
             )
 
+    def _require_rules(self, quotes: QuoteCheck | None) -> None:
+        """Where a quote is odd, read the file again, slowly, insisting on the rules of CSV."""
+        if quotes and not quotes.is_regular():
+            for _ in self._rows(errors="replace"):
+                pass
+
     def locate(self, row: int) -> str:
         """The row's first line in the file; empty lines are no rows."""
-        with suppress(csv.Error):
+        with suppress(UserError):
             for number, (line, _) in enumerate(self._rows(errors="replace"), start=-1):
                 if number == row:
                     return f"line {line}"
@@ -165,8 +177,6 @@ class TextFile:
         try:
             for _, row in self._rows(errors="strict"):
                 return row
-        except csv.Error as error:
-            raise UserError(f"{self.path}, line 1: {error}. Correct the file.") from None
         except UNREADABLE as error:
             raise self._unreadable(error) from None
         raise UserError(f"{self.path} is empty. Put a table with a header and rows there.")
@@ -175,12 +185,19 @@ class TextFile:
         csv.field_size_limit(sys.maxsize)
         with pa.OSFile(str(self.path)) as file, self._decompressed(file) as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors=errors, newline="")
-            reader = csv.reader(text, delimiter=self._delimiter)
+            reader = csv.reader(text, delimiter=self._delimiter, strict=True)
             line = 1
-            for row in reader:
-                if row:
-                    yield line, row
-                line = reader.line_num + 1
+            try:
+                for row in reader:
+                    if row:
+                        yield line, row
+                    line = reader.line_num + 1
+            except csv.Error as error:
+                what = "a quote that is not closed" if "end of data" in str(error) else str(error)
+                raise UserError(
+                    f"{self.path}, line {line}: {what}. Put quotes around the whole cell, and"
+                    " double those in it."
+                ) from None
 
     def _decompressed(self, file: pa.NativeFile) -> pa.NativeFile:
         return pa.CompressedInputStream(file, self._compression) if self._compression else file

@@ -1,49 +1,52 @@
-"""A forced `dvc repro` against the same four steps as plain scripts: time, and peak memory.
+"""A forced `dvc repro`, with ONNX and without, beside the same steps as plain scripts, in turns.
 
 Run it in the project's folder: python tests/benchmarks/pipeline.py
 """
 
-import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from statistics import median
 
-STEPS = ("prepare", "train", "evaluate", "save")
-RUNS = 7
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.benchmarks.tables import STAGES, Cost, cost
 
-def seconds(folder: Path, commands: list[list[str]]) -> float:
-    start = time.perf_counter()
-    for words in commands:
-        subprocess.run(words, cwd=folder, check=True, capture_output=True)
-    return time.perf_counter() - start
+RUNS = 5
 
 
-def peak_megabytes(folder: Path, words: list[str]) -> float:
-    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL)
-    _, _, usage = os.wait4(process.pid, 0)
-    return usage.ru_maxrss / 1024
+def run(folder: Path) -> dict[str, Cost]:
+    """Each step by itself and, of ours, all of them by DVC."""
+    if not (folder / "dvc.yaml").exists():
+        return {step: cost(folder, [sys.executable, f"{step}.py"]) for step in STAGES}
+    repro = {"dvc repro": cost(folder, ["dvc", "repro", "--force"])}
+    return repro | {step: cost(folder, [sys.executable, "-m", f"stages.{step}"]) for step in STAGES}
 
 
 def main() -> None:
-    plain, ours = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
-    shutil.copytree(Path(__file__).with_name("plain"), plain, dirs_exist_ok=True)
-    subprocess.run(["git", "clone", "-q", ".", str(ours)], check=True)
-    plain_steps = [[sys.executable, f"{step}.py"] for step in STEPS]
-    our_stages = [[sys.executable, "-m", f"stages.{step}"] for step in STEPS]
-    repro = [["dvc", "repro", "--force"]]
-    pairs = [(seconds(ours, repro), seconds(plain, plain_steps)) for _ in range(RUNS + 1)][1:]
-    ratios = [one / other for one, other in pairs]
-    print(f"dvc repro --force {statistics.median(one for one, _ in pairs):.2f} s")
-    print(f"four plain scripts {statistics.median(other for _, other in pairs):.2f} s")
-    print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-    for step, stage, script in zip(STEPS, our_stages, plain_steps, strict=True):
-        ours_mb, plain_mb = peak_megabytes(ours, stage), peak_megabytes(plain, script)
-        print(f"{step}: peak {ours_mb:.0f} MiB, plain {plain_mb:.0f} MiB")
+    with tempfile.TemporaryDirectory() as name:
+        folders = {each: Path(name, each) for each in ("ours", "ours without ONNX", "plain")}
+        for each, folder in folders.items():
+            if each == "plain":
+                shutil.copytree(Path(__file__).with_name("plain"), folder)
+            else:
+                subprocess.run(["git", "clone", "-q", ".", str(folder)], check=True)
+        params = folders["ours without ONNX"] / "params.yaml"
+        params.write_text(params.read_text().replace("onnx: true", "onnx: false"))
+        runs = [{each: run(folder) for each, folder in folders.items()} for _ in range(RUNS + 1)]
+    for each, costs in runs[0].items():
+        for step in costs:
+            found = [one[each][step] for one in runs[1:]]
+            seconds, peak = median(one.seconds for one in found), max(one.peak_mib for one in found)
+            print(f"{each}, {step}: {seconds:.2f} s, {peak:.0f} MiB")
+        if each != "plain":
+            ratios = [
+                one[each]["dvc repro"].seconds / sum(step.seconds for step in one["plain"].values())
+                for one in runs[1:]
+            ]
+            print(f"{each} / plain: {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":
