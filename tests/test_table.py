@@ -40,6 +40,7 @@ def test_columns_are_chosen_by_name_features_first(raw, read):
         ("t.csv", "x;y\n1,5;2\n-3e2;,5\n", {"delimiter": ";", "decimal": ","}),
         ("t.csv", "x|y\r\n1.5|2\r\n-3e2|.5\r\n", {"delimiter": "|"}),
         ("t.csv", '\ufeff"x", y \n"1.5", 2\n\n-300 ,+0.5', {}),
+        ("t.csv", '"x" ,"y"\n"1.5" ,"2" \n"-300", 0.5', {}),
         ("t.tsv", "x\ty\n1.5\t2\n-3E+2\t5e-1\n", {}),
         ("t.tsv", "x\ty\n1,5\t2\n-3E+2\t5e-1\n", {"decimal": ","}),
         ("t.csv", "name,x,y\nälpha,1.5,2\n,-300,0.5\n", {"features": ["x"]}),

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -162,8 +163,11 @@ class TextFile:
     def _require_rules(self, quotes: QuoteCheck | None) -> None:
         """Where a quote is odd, read the file again, slowly, insisting on the rules of CSV."""
         if quotes and not quotes.is_regular():
-            for _ in self._rows(errors="replace"):
-                pass
+            self._read_strictly()
+
+    def _read_strictly(self) -> None:
+        for _ in self._rows(errors="replace"):
+            pass
 
     def locate(self, row: int) -> str:
         """The row's first line in the file; empty lines are no rows."""
@@ -175,17 +179,22 @@ class TextFile:
 
     def _header(self) -> list[str]:
         try:
-            for _, row in self._rows(errors="strict"):
+            for _, row in self._rows(errors="strict", strict=False):
+                if any("\n" in name for name in row):
+                    self._read_strictly()
                 return row
         except UNREADABLE as error:
             raise self._unreadable(error) from None
         raise UserError(f"{self.path} is empty. Put a table with a header and rows there.")
 
-    def _rows(self, errors: str) -> Iterator[tuple[int, list[str]]]:
+    def _rows(self, errors: str, *, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(sys.maxsize)
         with pa.OSFile(str(self.path)) as file, self._decompressed(file) as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors=errors, newline="")
-            reader = csv.reader(text, delimiter=self._delimiter, strict=True)
+            # Spaces behind a closing quote are nothing odd: cells are trimmed.
+            spaces = re.compile(rf'"[ \t]+(?=[{re.escape(self._delimiter)}\r\n]|$)')
+            lines = (spaces.sub('"', line) for line in text) if strict else text
+            reader = csv.reader(lines, delimiter=self._delimiter, strict=strict)
             line = 1
             try:
                 for row in reader:
