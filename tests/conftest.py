@@ -27,6 +27,7 @@ from stages.parts.table import Table, require_delimiter
 from tests.verify import ROOT, copy_files
 
 Change = Callable[..., None]
+IDENTITY = ("-c", "user.name=Test", "-c", "user.email=test@localhost")  # of who commits
 
 
 @pytest.fixture
@@ -127,7 +128,7 @@ def copy_project(target: Path) -> Path:
     """A repository with the project's files as they are now, and no output of any stage."""
     copy_files(ROOT, target)
     for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-qm", "Copy"]):
-        command(target, "git", "-c", "user.name=Test", "-c", "user.email=test@localhost", *words)
+        command(target, "git", *IDENTITY, *words)
     return target
 
 
@@ -159,8 +160,7 @@ def quick(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shutil.copytree(finished, tmp_path_factory.mktemp("quick") / "copy")
     params = folder / "params.yaml"
     params.write_text(params.read_text().replace("onnx: true", "onnx: false"))
-    identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
-    for words in (["dvc", "repro"], ["git", *identity, "commit", "-qam", "Quick"]):
+    for words in (["dvc", "repro"], ["git", *IDENTITY, "commit", "-qam", "Quick"]):
         end = command(folder, *words)
         assert end.returncode == 0, end.stderr
     return folder

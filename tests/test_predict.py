@@ -18,6 +18,10 @@ from stages.parts.files import RELEASE
 from stages.parts.model import Model
 from tests.conftest import ROOT, command
 
+ORDERED = {
+    "prepare.source": "t.csv", "prepare.split": "ordered", "train.standardize": False,
+    "train.lr": 1e-4, "save.onnx": False,
+}  # fmt: skip
 CARS = "origin,fast,weight,y\n" + "".join(
     f"{('USA', 'Japan', 'EU')[i % 3]},{('true', 'false')[i % 2]},{i / 7},{i % 5}\n"
     for i in range(60)
@@ -191,9 +195,7 @@ def test_an_unseen_category_is_named(cars, refused, tmp_path):
 
 def test_a_category_that_only_other_rows_had_is_refused(change, raw, refused, tmp_path):
     raw("t.csv", "c,x,y\n" + "".join(f"{'ABD'[i // 14]},{i},{i}\n" for i in range(40)))
-    changes = {"prepare.source": "t.csv", "prepare.split": "ordered", "prepare.test": 0.3}
-    changes |= {"train.standardize": False, "train.lr": 1e-4, "save.onnx": False}
-    released(change, changes)
+    released(change, ORDERED | {"prepare.test": 0.3})
     path = tmp_path / "new.csv"
     path.write_text("c,x\nA,1\nD,5\n")
     assert refused(path) == (
@@ -224,9 +226,7 @@ def test_a_column_that_was_always_true_takes_true_and_false(change, raw, run, tm
         "t.csv",
         "ok,x,y\n" + "".join(f"{'true' if i < 30 else 'false'},{i},{i}\n" for i in range(40)),
     )
-    changes = {"prepare.source": "t.csv", "prepare.split": "ordered", "prepare.test": 0.25}
-    changes |= {"prepare.validation": 0, "train.standardize": False, "train.lr": 1e-4}
-    released(change, changes | {"save.onnx": False})
+    released(change, ORDERED | {"prepare.validation": 0, "prepare.test": 0.25})
     (tmp_path / "new.csv").write_text("ok,x\ntrue,1\n1,1\nFALSE,1\n0,1\n")
     found = run(tmp_path / "new.csv")["y_predicted"].tolist()
     assert found[0] == found[1] != found[2] == found[3]

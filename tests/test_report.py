@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import command
+from tests.conftest import IDENTITY, command
 
 
 @pytest.fixture
@@ -17,8 +17,7 @@ def branch(quick, tmp_path):
         text = params.read_text()
         assert old in text
         params.write_text(text.replace(old, new))
-        identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
-        for words in (["dvc", "repro"], ["git", *identity, "commit", "-qam", "Change"]):
+        for words in (["dvc", "repro"], ["git", *IDENTITY, "commit", "-qam", "Change"]):
             end = command(folder, *words)
             assert end.returncode == 0, end.stderr
         return command(folder, "python", ".ci/report.py", "HEAD~1", "https://host/figure.svg")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import command, contents, without_override
+from tests.conftest import IDENTITY, command, contents, without_override
 from tests.servers import CREDENTIALS, SSHD, s3_server, ssh_server
 
 OUTPUTS = ("data/prepared", "models", "metrics")
@@ -35,8 +35,7 @@ def dvc(folder, *words, **options):
 
 
 def git(folder, *words):
-    identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
-    end = command(folder, "git", *identity, *words)
+    end = command(folder, "git", *IDENTITY, *words)
     assert end.returncode == 0, end.stderr
 
 

@@ -120,11 +120,13 @@ class CheckedCells:
             for batch, cells in in_order(parsed, self._table.batches(self.columns)):
                 pairs = zip(self._columns, cells, strict=True)
                 rows = np.column_stack([column.add(part, num_rows) for column, part in pairs])
-                with np.errstate(over="ignore"):
-                    is_too_large = np.isinf(rows.astype(self._params.dtype)) & np.isfinite(rows)
-                self._faults.add_where(is_too_large, num_rows, too_large_in(batch))
+                is_finite = np.isfinite(rows)
+                if self._params.dtype == "float32":
+                    with np.errstate(over="ignore"):
+                        is_too_large = is_finite & np.isinf(rows.astype(np.float32))
+                    self._faults.add_where(is_too_large, num_rows, too_large_in(batch))
                 if self._params.missing == "error":
-                    self._faults.add_where(~np.isfinite(rows), num_rows, missing_in(batch))
+                    self._faults.add_where(~is_finite, num_rows, missing_in(batch))
                 num_rows += len(rows)
                 progress.update(num_rows, num_rows / (batch.share or 1))
                 if not self._faults.num_cells:
@@ -190,7 +192,7 @@ def is_misread(text: str) -> bool:
 
 
 def too_large_in(batch: Batch) -> Callable[[int, int], str]:
-    """What is wrong with a number of a batch that ``prepare.dtype`` cannot hold."""
+    """What is wrong with a number of a batch that float32 cannot hold."""
 
     def what(row: int, column: int) -> str:
         cell = show(batch.columns[column][row].as_py())

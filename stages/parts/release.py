@@ -40,8 +40,7 @@ def open_release(folder: Path) -> Release:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = [repr(key)[:SHOWN_CHARACTERS] for key in first["loc"][:2]]
-        what = first["msg"].removeprefix("Value error, ")
-        raise _changed(path, " ".join([*where, what])) from None
+        raise _changed(path, " ".join([*where, first["msg"]])) from None
     if MODEL not in manifest.files:
         raise _changed(path, f"it does not list {MODEL}")
     for name in FILES:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from safetensors import SafetensorError, safe_open
 
 from stages.parts.categories import columns_of, inputs_of
@@ -35,7 +36,7 @@ class Signature(BaseModel):
         columns = columns_of(self.features, self.categories)
         inputs = [*chain(*(inputs_of(column, self.categories) for column in columns))]
         if not inputs or inputs != self.features or len({*inputs}) < len(inputs):
-            raise ValueError("its features are not the inputs of columns")
+            raise PydanticCustomError("inputs", "its features are not the inputs of columns")
         return self
 
     def to_metadata(self) -> dict[str, str]:
@@ -58,7 +59,7 @@ def open_weights(path: Path, framework: str) -> Iterator[tuple[Signature, Any]]:
             yield Signature.model_validate_json(file.metadata()[METADATA]), file
     except (SafetensorError, ValidationError, KeyError, TypeError, RuntimeError) as error:
         text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        reason = " ".join(text.removeprefix("Value error, ").split())
+        reason = " ".join(text.split())
         if len(reason) > SHOWN_CHARACTERS:
             reason = f"{reason[:SHOWN_CHARACTERS]}…"
         raise UserError(f"{path} is not a model of this project: {reason}. Train again.") from None

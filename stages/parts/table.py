@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -163,11 +163,8 @@ class TextFile:
     def _require_rules(self, quotes: QuoteCheck | None) -> None:
         """Where a quote is odd, read the file again, slowly, insisting on the rules of CSV."""
         if quotes and not quotes.is_regular():
-            self._read_strictly()
-
-    def _read_strictly(self) -> None:
-        for _ in self._rows(errors="replace"):
-            pass
+            for _ in self._rows(errors="replace", strict=True):
+                pass
 
     def locate(self, row: int) -> str:
         """The row's first line in the file; empty lines are no rows."""
@@ -179,21 +176,22 @@ class TextFile:
 
     def _header(self) -> list[str]:
         try:
-            for _, row in self._rows(errors="strict", strict=False):
-                if any("\n" in name for name in row):
-                    self._read_strictly()
+            for _, row in self._rows(errors="strict"):
+                if any("\n" in name for name in row):  # or a quote is not closed
+                    next(self._rows(errors="replace", strict=True))
                 return row
         except UNREADABLE as error:
             raise self._unreadable(error) from None
         raise UserError(f"{self.path} is empty. Put a table with a header and rows there.")
 
-    def _rows(self, errors: str, *, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    def _rows(self, errors: str, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(sys.maxsize)
         with pa.OSFile(str(self.path)) as file, self._decompressed(file) as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors=errors, newline="")
-            # Spaces behind a closing quote are nothing odd: cells are trimmed.
-            spaces = re.compile(rf'"[ \t]+(?=[{re.escape(self._delimiter)}\r\n]|$)')
-            lines = (spaces.sub('"', line) for line in text) if strict else text
+            lines: Iterable[str] = text
+            if strict:  # spaces behind a closing quote are nothing odd: cells are trimmed
+                spaces = re.compile(rf'"[ \t]+(?=[{re.escape(self._delimiter)}\r\n]|$)')
+                lines = (spaces.sub('"', line) for line in text)
             reader = csv.reader(lines, delimiter=self._delimiter, strict=strict)
             line = 1
             try:
