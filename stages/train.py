@@ -20,6 +20,7 @@ from stages.parts.files import (
     STATISTICS,
     TRAINED,
     WEIGHTS,
+    flush,
     output_folder,
     write_csv,
 )
@@ -66,6 +67,7 @@ def main() -> None:
                 (folder / WEIGHTS.name).write_bytes(model.to_bytes(device))
                 names = ["epoch", "train_loss", "validation_loss"]
                 write_csv(folder / HISTORY.name, names, thin(history))
+            flush(TRAINED)
             resume.delete()
     print(
         f"train: {history[-1][0]} epochs on {device}, {training.num_rows} rows;"

@@ -68,6 +68,12 @@ def test_cancellation_is_exact():
     assert result.total()[0] == 1 + 2.0**-30
 
 
+def test_a_total_too_large_for_a_float_is_infinite_and_nothing_is_printed():
+    result = ExactSum(2)
+    result.add(np.array([[1e308, -1e308]] * 3))
+    assert result.total().tolist() == [math.inf, -math.inf]  # warnings are errors in tests
+
+
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 def test_a_number_that_is_not_finite_makes_the_total_nan_whatever_the_order(bad):
     table = np.array([[1.0, 2.0], [bad, 3.0]])

@@ -291,6 +291,28 @@ def test_a_full_disk_stops_no_training_and_is_said_once(
     assert contents(TRAINED) == expected
 
 
+def test_the_state_is_kept_until_the_outputs_are_on_the_disk(workspace, change, monkeypatch):
+    flushed, fsync, delete = set(), os.fsync, module.Resume.delete
+
+    def note(descriptor):
+        fsync(descriptor)
+        flushed.add(os.fstat(descriptor).st_ino)
+
+    def check(self):
+        outputs = [*TRAINED.iterdir(), TRAINED, TRAINED.parent]
+        assert len(outputs) == 4
+        assert {path.stat().st_ino for path in outputs} <= flushed
+        delete(self)
+
+    change({"train.epochs": 2})
+    prepare.main()
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(module.Resume, "delete", check)
+    train.main()
+    assert flushed
+    assert not list(Path(".resume").iterdir())
+
+
 def test_states_that_nobody_wants_any_more_are_deleted(workspace, change):
     change({"train.epochs": 2})
     prepare.main()

@@ -1,6 +1,7 @@
 import datetime as dt
 import decimal
 import json
+import sys
 from contextlib import suppress
 
 import numpy as np
@@ -16,7 +17,7 @@ from stages.parts.errors import UserError
 from stages.parts.files import RAW
 from stages.parts.params import load_params
 from stages.parts.table import Table
-from tests.conftest import ROOT
+from tests.conftest import ROOT, command
 
 
 def test_a_last_row_that_is_no_text_is_said_and_nothing_else(raw, refusal, capsys):
@@ -295,6 +296,30 @@ def test_the_line_of_a_fault_counts_quoted_line_breaks_and_later_batches(raw, re
     assert refusal("t.csv", features=["x"]).startswith(
         'data/raw/t.csv, line 300005, column `x`: not a number: "oops".'
     )
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from stages.parts.errors import UserError
+from stages.parts.table import ParquetFile
+try:
+    list(ParquetFile(Path(sys.argv[1])).batches(["x", "y"]))
+except UserError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_damaged_size_of_a_page_asks_for_no_memory(tmp_path):
+    content = (ROOT / "tests/data/norris.parquet").read_bytes()
+    size, two_gigabytes = b"\x15\x86\x03", b"\x15\xbe\xd8\x82\x8f\x0f"  # of the first page
+    assert content[9:12] == size
+    path = tmp_path / "t.parquet"
+    path.write_bytes(content.replace(size, two_gigabytes, 1))
+    sentence, peak_kibibytes = command(ROOT, sys.executable, "-c", PEAK, path).stdout.splitlines()
+    assert sentence.startswith(f"{path} is damaged: ")
+    assert int(peak_kibibytes) < 2**20
 
 
 def test_a_faulty_parquet_table_is_refused(raw, refusal):

@@ -72,8 +72,9 @@ class ExactSum:
             carry = (bins[position] + 2 ** (BIN_BITS - 1)) >> BIN_BITS
             bins[position - 1] += carry
             bins[position] -= carry << BIN_BITS
-        low_first = [bins[i] * self._unit(i) for i in reversed(range(NUM_BINS))]
-        return sum(low_first) if self.is_finite else np.full(len(self.top), np.nan)
+        with np.errstate(over="ignore"):  # such a sum is infinite
+            low_first = [bins[i] * self._unit(i) for i in reversed(range(NUM_BINS))]
+            return sum(low_first) if self.is_finite else np.full(len(self.top), np.nan)
 
     def _unit(self, position: int) -> NDArray[np.float64]:
         return np.ldexp(1.0, BIN_BITS * (self.top - position))

@@ -1,6 +1,7 @@
 """The project's folders, and files that appear whole or not at all."""
 
 import csv
+import errno
 import fcntl
 import hashlib
 import json
@@ -91,6 +92,19 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def flush(folder: Path) -> None:
+    """Wait until a folder and the files in it are on the disk, safe from a loss of power."""
+    for path in (*folder.iterdir(), folder, folder.parent):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system that flushes no folders
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

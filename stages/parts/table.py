@@ -232,7 +232,9 @@ class ParquetFile:
         """Read the rows as they are stored."""
         num_rows = 0
         try:
-            with pq.ParquetFile(self.path, buffer_size=BATCH_BYTES, pre_buffer=False) as file:
+            is_large = self.path.stat().st_size > MAX_ROW_BYTES  # else a column's bytes at once:
+            buffer = BATCH_BYTES if is_large else 0  # damaged sizes of pages ask for no memory
+            with pq.ParquetFile(self.path, buffer_size=buffer, pre_buffer=False) as file:
                 batch_rows = max(MIN_BATCH_ROWS, BATCH_CELLS // len(columns))
                 for batch in file.iter_batches(batch_rows, columns=columns):
                     num_rows += len(batch)

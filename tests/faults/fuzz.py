@@ -3,27 +3,32 @@
 Run it in the project's folder: python tests/faults/fuzz.py params|csv|parquet|safetensors EXAMPLES
 """
 
+import copy
 import csv
 import io
+import json
 import os
 import resource
 import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from stages import prepare
+import tests.conftest  # noqa: F401 (portable numerics)
+from stages import prepare, train
 from stages.parts.errors import UserError
-from stages.parts.files import PREPARED
+from stages.parts.files import PREPARED, WEIGHTS
 from stages.parts.model import Model
 from stages.parts.params import load_params
 from stages.parts.split import Split, read_statistics
@@ -39,6 +44,12 @@ WORDS = [
     b":", b"- ", b"{", b"}", b"[", b"]", b"&a ", b"*a", b"!!python/object/apply:os.system [ls]",
     b"<<: ", b"~", b"null", b"|", b">", b"%", b"@", b"`", b"1e-3", b"no", b"0o10", b"2001-01-01",
 ]  # fmt: skip
+VALUES = [
+    -1, 0, 1, 2, 3, 0.5, 0.1, 1e-300, 1e300, 1e308, 2**31, 2**63, 10**400, "", ".", ",", "x", "y",
+    "line", "adam", "lbfgs", "huber", "mae", "native", "float64", "ordered", "drop", "cuda", "mps",
+    [1], [3, 2], [True], ["x"], ["y"], ["x", "x"], "norris.csv", "../x", "/x", "\0", {"r2": 0.9},
+]  # fmt: skip
+MAX_SIZE = 1000  # of what a generated params.yaml may ask for and is tried
 BASES = {
     "params": ROOT / "params.yaml",
     "csv": ROOT / "data/raw/norris.csv",
@@ -66,9 +77,47 @@ def mutated(content: bytes) -> st.SearchStrategy[bytes]:
     return st.lists(change, min_size=1, max_size=3).map(apply)
 
 
+def generated(content: bytes) -> st.SearchStrategy[bytes]:
+    """The YAML document with one to four of its values replaced by others of any kind."""
+    document = yaml.safe_load(content)
+    places = [
+        (section, key)
+        for section, values in document.items()
+        for key in (values if isinstance(values, dict) else [None])
+    ] + [(section, None) for section in document]
+    text = st.text(st.characters(codec="utf-8"), max_size=9)
+    leaf = (
+        st.sampled_from(VALUES) | st.none() | st.booleans() | st.integers() | st.floats()
+        | text | st.dates() | st.binary(max_size=3)
+    )  # fmt: skip
+    name = st.sampled_from(["", "r2", "rmse"]) | st.integers() | text
+    value = st.recursive(
+        leaf,
+        lambda part: st.lists(part, max_size=3) | st.dictionaries(name, part, max_size=3),
+        max_leaves=5,
+    )
+
+    def replace(values: dict[tuple[str, str | None], object]) -> bytes:
+        changed = copy.deepcopy(document)
+        for (section, key), new in values.items():
+            if key is None:
+                changed[section] = new
+            elif isinstance(changed[section], dict):
+                changed[section][key] = new
+        return yaml.safe_dump(changed, allow_unicode=True, encoding="utf-8")
+
+    return st.dictionaries(st.sampled_from(places), value, min_size=1, max_size=4).map(replace)
+
+
 def parameters(content: bytes) -> None:
     Path("params.yaml").write_bytes(content)
-    load_params()
+    params = load_params()
+    sizes = params.prepare.rows, params.train.epochs, *params.train.hidden
+    if max(sizes) > MAX_SIZE or len(sizes) > MAX_SIZE:
+        return  # too much work to try
+    prepare.main()
+    train.main()
+    require_finite(Model.load(WEIGHTS))
 
 
 def table(content: bytes) -> None:
@@ -89,13 +138,23 @@ def table(content: bytes) -> None:
 def binary_table(content: bytes) -> None:
     Path("data/raw/norris.parquet").write_bytes(content)
     prepare.main()
-    found = pq.read_table("data/prepared/train.parquet").to_pandas().to_numpy()
-    assert np.isfinite(found).all()
+    found = pq.read_table("data/prepared/train.parquet")
+    expected = pq.read_table("data/raw/norris.parquet").select(found.column_names)
+    assert found.equals(expected.cast(found.schema)), (found, expected)
 
 
 def weights(content: bytes) -> None:
     Path("model.safetensors").write_bytes(content)
     model = Model.load(Path("model.safetensors"))
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    require_finite(model)
+    for name, tensor in model.state_dict().items():
+        first, last = header[name]["data_offsets"]
+        assert tensor.numpy().tobytes() == content[start + first : start + last], name
+
+
+def require_finite(model: Model) -> None:
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
 
 
@@ -109,14 +168,19 @@ def too_long(*_: object) -> None:
 def main() -> None:
     kind, examples = sys.argv[1], int(sys.argv[2])
     original = BASES[kind].read_bytes()
+    inputs = mutated(original)
+    if kind == "params":
+        original = original.replace(b"epochs: 200 ", b"epochs: 3 ")
+        inputs = mutated(original) | generated(original)
     signal.signal(signal.SIGALRM, too_long)
+    warnings.simplefilter("error")  # beside a sentence, nothing is printed
 
     @seed(SEED)
     @settings(
         max_examples=examples, deadline=None, database=None, phases=[Phase.generate, Phase.shrink],
         suppress_health_check=[*HealthCheck],
     )  # fmt: skip
-    @given(mutated(original))
+    @given(inputs)
     def try_one(content: bytes) -> None:
         signal.alarm(SECONDS)
         try:
