@@ -4,6 +4,7 @@ Usage: python .ci/sweep.py WORKERS 'train.lr=choice(0.01,0.03) train.seed=choice
 """
 
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -30,7 +31,14 @@ def main() -> None:
     subprocess.run(
         start, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )  # which the workers keep
-    ends = wait(added)
+    try:
+        ends = wait(added)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "\nsweep: the experiments go on unattended. `dvc queue status` lists them,"
+            " `make compare` compares those that have ended, `dvc queue stop --kill` stops all.\n"
+        )
+        sys.exit(128 + signal.SIGINT)
     unsuccessful = sorted(task for task, state in ends.items() if state != "Success")
     for task in unsuccessful:
         print(f"\nsweep: experiment {task}: {ends[task]}", flush=True)
@@ -38,7 +46,8 @@ def main() -> None:
     if unsuccessful:
         sys.exit(
             f"sweep: {len(unsuccessful)} of {len(added)} experiments did not succeed; see their"
-            " logs above. `dvc queue remove --failed` forgets those that failed."
+            " logs above. The same sweep again goes on where a training was stopped; `dvc queue"
+            " remove --failed` forgets those that failed."
         )
 
 

@@ -135,7 +135,7 @@ def train(
     )
     with progress:
         for epoch in range(state.epoch, params.epochs):
-            progress.label = f"train: epoch {epoch + 1} of {params.epochs}"
+            progress.label = f"train: epoch {epoch + 1} of {params.epochs}{losses(state.history)}"
             for batch in batches(training, params.batch_size, params.seed, epoch, state.step):
                 state.total_loss += step(batch) * batch.num_rows
                 state.step += 1
@@ -177,6 +177,16 @@ def require_finite(epoch_and_values: Sequence[float | None], params: TrainParams
             f"train: diverged in epoch {epoch}: the loss is no longer finite. Lower `train.lr`"
             f" (now {params.lr:g}){units}."
         )
+
+
+def losses(history: History) -> str:
+    """The last epoch's, in words."""
+    return "".join(
+        f", {name} {loss:.4g}"
+        for _, *values in history[-1:]
+        for name, loss in zip(("loss", "validation loss"), values, strict=True)
+        if loss is not None
+    )
 
 
 def thin(history: History) -> History:

@@ -1,3 +1,4 @@
+import itertools
 import sys
 
 from stages.parts import progress as module
@@ -20,13 +21,24 @@ def test_long_work_prints_a_few_plain_lines(capsys, monkeypatch):
     monkeypatch.setattr(module.time, "monotonic", lambda: float(next(seconds)))
     work(1000, 900)
     assert capsys.readouterr().out.splitlines() == [
-        "train: 902 rows (90%), 1 rows/s, about 98 s left",
-        "train: 904 rows (90%), 1 rows/s, about 96 s left",
-        "train: 908 rows (91%), 1 rows/s, about 92 s left",
-        "train: 916 rows (92%), 1 rows/s, about 84 s left",
-        "train: 932 rows (93%), 1 rows/s, about 68 s left",
-        "train: 964 rows (96%), 1 rows/s, about 36 s left",
+        "train: 902 rows (90%), 1 rows/s, about 0:01:38 left",
+        "train: 904 rows (90%), 1 rows/s, about 0:01:36 left",
+        "train: 908 rows (91%), 1 rows/s, about 0:01:32 left",
+        "train: 916 rows (92%), 1 rows/s, about 0:01:24 left",
+        "train: 932 rows (93%), 1 rows/s, about 0:01:08 left",
+        "train: 964 rows (96%), 1 rows/s, about 0:00:36 left",
     ]
+
+
+def test_work_of_days_says_so_every_five_minutes(capsys, monkeypatch):
+    seconds = iter(range(0, 10**9, 100))
+    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(seconds)))
+    work(10_000)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "train: 1 rows (0%), 0 rows/s, about 11 days, 13:45:00 left"
+    rows = [int(line.split()[1].replace(",", "")) for line in lines]
+    assert {later - earlier for earlier, later in itertools.pairwise(rows)} <= {1, 2, 3}
+    assert rows[-1] > 9_990
 
 
 def test_work_that_is_not_shown_prints_nothing(capsys, monkeypatch):

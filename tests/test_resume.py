@@ -461,6 +461,23 @@ def test_a_trainer_saves_and_stops_when_dvc_has_died(long_job):
     assert contents(folder / TRAINED) == expected
 
 
+def test_parameters_changed_while_it_trains_are_not_recorded_for_what_it_learned(long_job):
+    folder, expected = long_job
+    started = start(folder, ["dvc", "repro", "train"])
+    params, lock = folder / "params.yaml", (folder / "dvc.lock").read_text()
+    text = params.read_text()
+    params.write_text(text.replace("lr: 0.1 ", "lr: 0.2 "))
+    printed, _ = started.process.communicate(timeout=120)
+    assert started.process.returncode != 0
+    assert "train: `train` in params.yaml changed while it ran. Nothing is written, " in printed
+    assert not (folder / TRAINED).exists()
+    assert (folder / "dvc.lock").read_text() == lock
+    params.write_text(text)
+    end = command(folder, "dvc", "repro", "train")
+    assert RESUMED.search(end.stdout), end.stderr
+    assert contents(folder / TRAINED) == expected
+
+
 def test_a_trainer_started_by_hand_outlives_its_shell(long_job):
     folder, expected = long_job
     start(folder, ["sh", "-c", f"{sys.executable} -m stages.train & wait"]).stop(signal.SIGKILL)

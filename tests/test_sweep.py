@@ -14,8 +14,8 @@ def test_an_experiment_that_fails_fails_the_sweep_and_shows_its_log(quick, tmp_p
     assert end.returncode == 1
     assert end.stdout.count("params.yaml: `train.lr` must be greater than 0. Got -1.") == 1
     assert end.stderr.splitlines()[-1] == (
-        "sweep: 1 of 2 experiments did not succeed; see their logs above. `dvc queue remove"
-        " --failed` forgets those that failed."
+        "sweep: 1 of 2 experiments did not succeed; see their logs above. The same sweep again goes"
+        " on where a training was stopped; `dvc queue remove --failed` forgets those that failed."
     )
     names = command(folder, "dvc", "exp", "list", "--name-only").stdout.split()
     assert len(names) == 1, "the other is kept"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.parts.errors import UserError
+from stages.parts.inputs import require_same_inputs
 from stages.parts.process import require_parent
 
 RAW = Path("data/raw")
@@ -30,8 +31,9 @@ PLOTS = Path("metrics/plots")
 def output_folder(folder: Path) -> Iterator[Path]:
     """Yield a draft folder that takes the place of ``folder`` once everything in it is written.
 
-    On an error the draft is deleted and ``folder`` is left as it was. Drafts that killed processes
-    have left are deleted; another process's, which it has locked, is not touched.
+    On an error, or if an input has changed, the draft is deleted and ``folder`` is left as it was.
+    Drafts that killed processes have left are deleted; another process's, which it has locked, is
+    not touched.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
@@ -47,6 +49,7 @@ def output_folder(folder: Path) -> Iterator[Path]:
     try:
         yield draft
         with _alone_in(folder.parent):
+            require_same_inputs()
             require_parent()
             remove(old)
             if os.path.lexists(folder):
@@ -111,10 +114,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write sorted, indented JSON aside and rename it; NaN and infinity are refused.
 
     Raises:
-        UserError: If DVC has been killed.
+        UserError: If DVC has been killed, or an input has changed.
     """
     text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
+    require_same_inputs()
     require_parent()
     draft = path.with_name(f".{path.name}.draft")
     draft.write_bytes(f"{text}\n".encode())

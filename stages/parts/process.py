@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from stages.parts.errors import UserError, is_out_of_memory
+from stages.parts.inputs import note_inputs
 
 POLL_SECONDS = 1.0
 LAST_STEP_SECONDS = 60.0  # for an orphan
@@ -36,6 +37,7 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the sign ·
     threading.Thread(target=_end_as_orphan, daemon=True).start()
     try:
+        note_inputs()
         main()
     except UserError as error:
         sys.exit(str(error))

@@ -2,16 +2,20 @@
 
 import sys
 import time
+from datetime import timedelta
 from threading import Lock
 from typing import Self, TextIO
 
 from tqdm import tqdm
 
 FIRST_LINE_SECONDS = 2.0
+MAX_SILENCE_SECONDS = 300.0
 
 
 class Progress:
-    """Says, after 2, 4, 8, … seconds, how many rows are done, how fast, and when all will be.
+    """Says how many rows are done, how fast, and when all will be.
+
+    Where there is no terminal, after 2, 4, 8, … seconds, and then every five minutes.
 
     Any thread may tell it.
     """
@@ -63,11 +67,12 @@ class Progress:
         elif self._is_shown and self._first < self._done < self._total:
             elapsed_seconds = time.monotonic() - self._start
             if elapsed_seconds >= self._next_line_seconds:
-                self._next_line_seconds = 2 * elapsed_seconds
+                self._next_line_seconds += min(elapsed_seconds, MAX_SILENCE_SECONDS)
                 rate = (self._done - self._first) / elapsed_seconds
+                left = timedelta(seconds=round((self._total - self._done) / rate))
                 print(
                     f"{self.label}: {self._done:,.0f} rows ({self._done / self._total:.0%}),"
-                    f" {rate:,.0f} rows/s, about {(self._total - self._done) / rate:.0f} s left",
+                    f" {rate:,.0f} rows/s, about {left} left",
                     file=self._file,
                     flush=True,
                 )

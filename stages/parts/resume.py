@@ -89,7 +89,8 @@ class Resume:
             name = signal.Signals(self._signal).name
             signal.signal(self._signal, signal.SIG_DFL)
             try:
-                print(f"train: stopped by {name}; {outcome}", flush=True)
+                below = "\n" * sys.stderr.isatty()  # the bar
+                print(f"{below}train: stopped by {name}; {outcome}", flush=True)
             finally:  # also where nobody reads it any more
                 os.kill(os.getpid(), self._signal)
 
