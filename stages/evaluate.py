@@ -26,6 +26,7 @@ from stages.parts.least_squares import LeastSquares, least_squares
 from stages.parts.model import Model, formula
 from stages.parts.params import load_params
 from stages.parts.process import run, run_module
+from stages.parts.recorded import forget_recorded
 from stages.parts.scores import Predict, scores
 from stages.parts.split import Split, read_statistics
 
@@ -38,6 +39,7 @@ FIT_COLUMNS = ["x", "actual", "predicted", "exact", "residual", "x_label", "targ
 
 def main() -> None:
     params = load_params()
+    forget_recorded(WEIGHTS)
     set_numerics(params.train.numerics)
     training, test = Split(PREPARED / "train.parquet"), Split(PREPARED / "test.parquet")
     statistics = read_statistics(training)
@@ -66,7 +68,7 @@ def main() -> None:
     if line:
         evaluation["learned"] = dict(zip(coefficient_names(model.features), line, strict=True))
 
-    with output_folder(PLOTS) as folder:
+    with output_folder(PLOTS, keeps_others=True) as folder:
         fit = sample_fit(scored, predict, exact, params.evaluate.plot_rows)
         write_csv(folder / "fit.csv", FIT_COLUMNS, fit)
         if not run_module(FIGURE, folder, FIGURE_ENVIRONMENT):

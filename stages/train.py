@@ -68,7 +68,7 @@ def main() -> None:
                 names = ["epoch", "train_loss", "validation_loss"]
                 write_csv(folder / HISTORY.name, names, thin(history))
             flush(TRAINED)
-            resume.delete()
+            resume.end(WEIGHTS)
     print(
         f"train: {history[-1][0]} epochs on {device}, {training.num_rows} rows;"
         f" learned {model.describe()}"
@@ -135,6 +135,8 @@ def train(
     )
     with progress:
         for epoch in range(state.epoch, params.epochs):
+            if params.patience and epoch > state.best_epoch + params.patience:
+                break
             progress.label = f"train: epoch {epoch + 1} of {params.epochs}{losses(state.history)}"
             for batch in batches(training, params.batch_size, params.seed, epoch, state.step):
                 state.total_loss += step(batch) * batch.num_rows
@@ -144,12 +146,14 @@ def train(
             state.end_epoch(training.num_rows, validation_loss)
             progress.update(state.epoch * num_rows)
             require_finite(state.history[-1], params)
-            if params.patience and validation_loss is not None:
-                if validation_loss < state.best_loss:
-                    state.best_loss, state.best_epoch = validation_loss, epoch
-                    state.best_network = copy.deepcopy(model.network.state_dict())
-                elif epoch - state.best_epoch >= params.patience:
-                    break
+            if (
+                params.patience
+                and validation_loss is not None
+                and validation_loss < state.best_loss
+            ):
+                state.best_loss, state.best_epoch = validation_loss, epoch
+                state.best_network = copy.deepcopy(model.network.state_dict())
+    resume.save(state)
     if state.best_network:
         model.network.load_state_dict(state.best_network)
     require_finite((params.epochs, *(p.abs().max().item() for p in parameters)), params)

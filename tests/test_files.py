@@ -7,6 +7,7 @@ import pytest
 
 from stages.parts.errors import UserError
 from stages.parts.files import lock_folder, output_folder, read_json, write_csv, write_json
+from tests.conftest import contents
 
 
 def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path):
@@ -71,6 +72,29 @@ def test_a_missing_or_damaged_json_file_is_one_sentence(workspace):
     assert str(error.value).startswith("evaluation.json is damaged: ")
 
 
+def test_what_a_kill_between_the_renames_left_comes_back(tmp_path):
+    old, folder = tmp_path / ".plots.old", tmp_path / "plots"
+    old.mkdir()
+    (old / "mine").write_text("mine")
+    with pytest.raises(KeyError), output_folder(folder):
+        raise KeyError
+    assert contents(folder) == {"mine": b"mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["plots"]
+
+
+def test_others_files_can_be_kept(tmp_path):
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    for name in ("figure", "mine"):
+        (folder / name).write_text("old")
+    (folder / "notes").mkdir()
+    (folder / "notes/figure").write_text("mine, too")
+    with output_folder(folder, keeps_others=True) as draft:
+        (draft / "figure").write_text("new")
+    assert contents(folder) == {"figure": b"new", "mine": b"old", "notes/figure": b"mine, too"}
+    assert [path.name for path in tmp_path.iterdir()] == ["plots"]
+
+
 def test_a_link_is_replaced_and_what_it_points_to_is_left(tmp_path):
     target = tmp_path / "elsewhere"
     target.mkdir()
@@ -81,3 +105,32 @@ def test_a_link_is_replaced_and_what_it_points_to_is_left(tmp_path):
     assert (tmp_path / "trained/new").exists()
     assert [path.name for path in target.iterdir()] == ["kept"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "trained"]
+
+
+@pytest.mark.parametrize("odd", ["pipe", "dangling link", "file"])
+def test_drafts_that_are_none_are_cleared(tmp_path, odd):
+    left = tmp_path / ".trained.1.draft"
+    if odd == "pipe":
+        os.mkfifo(left)
+    elif odd == "file":
+        left.touch()
+    else:
+        left.symlink_to("nowhere")
+    with output_folder(tmp_path / "trained"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["trained"]
+
+
+def test_a_file_is_written_through_no_link_and_over_no_folder(tmp_path):
+    theirs, path = tmp_path / "theirs", tmp_path / "metrics/evaluation.json"
+    theirs.write_text("theirs")
+    path.parent.mkdir()
+    path.with_name(".evaluation.json.draft").symlink_to(theirs)
+    write_json(path, {"a": 1})
+    assert theirs.read_text() == "theirs"
+    assert not path.is_symlink()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_json(path, {})
+    assert [entry.name for entry in path.parent.iterdir()] == ["evaluation.json"]

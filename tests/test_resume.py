@@ -12,12 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn, optim
 
 from stages import prepare, train
 from stages.parts import process
 from stages.parts import resume as module
-from stages.parts.files import TRAINED, lock_folder
+from stages.parts.files import TRAINED, WEIGHTS, lock_folder
 from stages.parts.ranks import Ranks
+from stages.parts.recorded import forget_recorded
+from stages.parts.state import State
 from tests.conftest import ROOT, command, contents, without_override
 
 JOBS = {
@@ -153,6 +157,9 @@ DAMAGES = {
     "flipped": flip,
     "emptied": lambda path: path.write_bytes(b""),
     "a pickle": lambda path: path.write_bytes(pickle.dumps({"epoch": 1})),
+    "much too large": lambda path: os.truncate(path, 2**43),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a link to what never ends": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
     "a folder": replace_by_a_folder,
     "a folder, again": replace_by_a_second_folder,
 }
@@ -177,6 +184,29 @@ def test_a_damaged_state_is_set_aside_and_training_starts_anew(
     printed = capsys.readouterr()
     assert printed.err == f"train: {path} was damaged, and is now damaged; training starts anew.\n"
     assert "resumed" not in printed.out
+    assert contents(TRAINED) == expected
+
+
+def test_a_damaged_state_that_cannot_be_moved_is_left(
+    workspace, change, kill_after, capsys, monkeypatch
+):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    change({"train.epochs": 9})
+    prepare.main()
+    train.main()
+    expected = contents(TRAINED)
+    kill_after(4)
+    with pytest.raises(Killed):
+        train.main()
+    kill_after(-1)
+    [path] = state_files()
+    flip(path)
+    monkeypatch.setattr(module, "remove", refuse)
+    train.main()
+    errors = capsys.readouterr().err
+    assert f"{path} was damaged, and stays there: Operation not permitted; training" in errors
     assert contents(TRAINED) == expected
 
 
@@ -213,14 +243,14 @@ def test_a_state_that_cannot_be_written_or_deleted_ends_no_training(
     train.main()
     expected = contents(TRAINED)
     kill_after(-1)
-    save = module.Resume._save
+    save = module.Resume.save
 
-    def disturbed(self, content):
+    def disturbed(self, state):
         if not self._is_warned:
             ODD[odd](self._path.parent)
-        return save(self, content)
+        return save(self, state)
 
-    monkeypatch.setattr(module.Resume, "_save", disturbed)
+    monkeypatch.setattr(module.Resume, "save", disturbed)
     train.main()
     assert capsys.readouterr().err.count("cannot be written: ") == 1
     assert contents(TRAINED) == expected
@@ -233,9 +263,22 @@ def test_a_draft_that_is_something_else_is_replaced(workspace, odd):
     draft = workspace / "state/.state.draft"
     draft.parent.mkdir()
     draft.mkdir() if odd == "folder" else draft.symlink_to(theirs)
-    resume = module.Resume(draft.parent, b"", Ranks(), 1)
-    assert resume._save(b"state")
-    assert (draft.parent / "state").read_bytes() == b"state"
+    state = State(nn.Linear(1, 1), optim.SGD([torch.ones(1)]))
+    assert module.Resume(draft.parent, b"", Ranks(), 1).save(state)
+    assert (draft.parent / "state").read_bytes() == state.to_bytes(b"")
+    assert theirs.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("odd", ["pipe", "link"])
+def test_a_name_that_is_something_else_is_replaced(workspace, odd):
+    theirs = workspace / "theirs"
+    theirs.write_text("theirs")
+    path = workspace / "state/pid"
+    path.parent.mkdir()
+    os.mkfifo(path) if odd == "pipe" else path.symlink_to(theirs)
+    assert module._owner(path.parent) == "another process"
+    os.close(module._lock(path.parent))
+    assert module._owner(path.parent) == f"process {os.getpid()}"
     assert theirs.read_text() == "theirs"
 
 
@@ -273,11 +316,37 @@ def test_a_state_that_may_not_be_read_is_set_aside(long_job):
     assert contents(folder / TRAINED) == expected
 
 
+def test_a_training_that_dvc_has_not_recorded_is_not_lost(workspace, change, monkeypatch, capsys):
+    change({"train.lr": 0.9, "train.patience": 2, "train.epochs": 60})
+    monkeypatch.setenv("DVC_STAGE", "train")
+    prepare.main()
+    train.main()
+    expected = contents(TRAINED)
+    [path] = state_files()
+    content = path.read_bytes()
+    shutil.rmtree(TRAINED)  # as DVC does before it runs it again
+    capsys.readouterr()
+    train.main()
+    epochs = expected["history.csv"].count(b"\n") - 1
+    assert f"train: resumed at epoch {epochs} of 60\n" in capsys.readouterr().out
+    assert contents(TRAINED) == expected
+    assert path.read_bytes() == content
+    other = path.parent.with_name(OLD)
+    shutil.copytree(path.parent, other)
+    (other / "ended").write_text("of other weights")
+    forget_recorded(WEIGHTS)
+    assert [*Path(".resume").iterdir()] == [other]
+
+
 def test_a_full_disk_stops_no_training_and_is_said_once(
     workspace, change, kill_after, capsys, monkeypatch
 ):
-    def no_space(_descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    fsync = os.fsync
+
+    def no_space(descriptor):
+        if ".resume" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
 
     change({"train.epochs": 9})
     prepare.main()
@@ -292,22 +361,22 @@ def test_a_full_disk_stops_no_training_and_is_said_once(
 
 
 def test_the_state_is_kept_until_the_outputs_are_on_the_disk(workspace, change, monkeypatch):
-    flushed, fsync, delete = set(), os.fsync, module.Resume.delete
+    flushed, fsync, end = set(), os.fsync, module.Resume.end
 
     def note(descriptor):
         fsync(descriptor)
         flushed.add(os.fstat(descriptor).st_ino)
 
-    def check(self):
+    def check(self, weights):
         outputs = [*TRAINED.iterdir(), TRAINED, TRAINED.parent]
         assert len(outputs) == 4
         assert {path.stat().st_ino for path in outputs} <= flushed
-        delete(self)
+        end(self, weights)
 
     change({"train.epochs": 2})
     prepare.main()
     monkeypatch.setattr(os, "fsync", note)
-    monkeypatch.setattr(module.Resume, "delete", check)
+    monkeypatch.setattr(module.Resume, "end", check)
     train.main()
     assert flushed
     assert not list(Path(".resume").iterdir())
@@ -449,6 +518,32 @@ def test_a_second_signal_ends_the_process_at_once(long_job):
     assert not list(folder.glob(".resume/*/state"))
 
 
+def test_a_second_signal_ends_a_process_whose_main_thread_computes(tmp_path):
+    """A handler of Python's would run after the product alone, in minutes."""
+    program = (
+        "from stages.parts import resume; from stages.parts.ranks import Ranks\n"
+        "import torch\n"
+        "torch.set_num_threads(1)\n"
+        "with resume.resumable({}, Ranks(), 1):\n"
+        "    print('begun', flush=True)\n"
+        "    torch.ones(30_000, 30_000).matmul(torch.ones(30_000, 10_000))\n"
+    )
+    ends = []
+    for num_signals in (1, 2):
+        started = Started(ROOT, [sys.executable, "-c", program], {"DVC_ROOT": str(tmp_path)})
+        assert started.process.stdout.readline() == "begun\n"
+        for _ in range(num_signals):
+            time.sleep(1)
+            started.process.send_signal(signal.SIGTERM)
+        try:
+            started.process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            started.process.kill()
+            started.process.communicate()
+        ends.append(started.process.returncode)
+    assert ends == [-signal.SIGKILL, -signal.SIGTERM]
+
+
 def test_a_trainer_saves_and_stops_when_dvc_has_died(long_job):
     folder, expected = long_job
     start(folder, ["dvc", "repro", "train"]).stop(signal.SIGKILL)
@@ -515,7 +610,7 @@ def test_two_trainings_of_different_parameters_do_not_wait_for_each_other(long_j
 
 def test_an_experiment_in_a_copy_resumes_from_another_copy(long_job):
     folder, _ = long_job
-    words = ["dvc", "exp", "run", "--temp", "-S", "train.epochs=25001", "train"]
+    words = ["dvc", "exp", "run", "--temp", "-S", "train.epochs=25001", "evaluate"]
     started = start(folder, words)
     os.killpg(started.process.pid, signal.SIGKILL)
     started.process.communicate()

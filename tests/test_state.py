@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn, optim
 
+from stages.parts import state as module
+from stages.parts.errors import UserError
 from stages.parts.lbfgs import LBFGS
 from stages.parts.state import State
 
@@ -71,3 +73,37 @@ def test_a_changed_state_is_refused_and_changes_nothing():
         with pytest.raises(ValueError, match="SHA-256"):
             state.restore(other, KEY)
     assert state.to_bytes(KEY) == content
+
+
+FORGED = {
+    "a network that is none": {"network": 1},
+    "an epoch of text": {"epoch": "9"},
+    "more epochs than losses": {"epoch": 10**9},
+    "another name": {"restore": 1},
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_a_forged_state_with_the_right_digest_is_one_sentence(monkeypatch, forged):
+    state = fresh("adam")
+    learn(state, 3)
+    state.end_epoch(20, None)
+    pack = module._pack
+
+    def forge(value, tensors):
+        if isinstance(value, dict) and "history" in value:
+            value = value | FORGED[forged]
+            if "restore" in value:
+                del value["epoch"]
+        return pack(value, tensors)
+
+    monkeypatch.setattr(module, "_pack", forge)
+    content = state.to_bytes(KEY)
+    with pytest.raises(UserError, match=r"none that a training has written\. Delete `\.resume`\."):
+        fresh("adam").restore(content, KEY)
+
+
+def test_a_state_that_does_not_fit_into_memory_is_not_saved(monkeypatch):
+    monkeypatch.setattr(module, "available_bytes", lambda _device: 100)
+    with pytest.raises(MemoryError):
+        fresh("sgd").to_bytes(KEY)

@@ -1,6 +1,9 @@
 """`make sweep`: several experiments by DVC's queue, and how it ends when one of them fails."""
 
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -19,6 +22,24 @@ def test_an_experiment_that_fails_fails_the_sweep_and_shows_its_log(quick, tmp_p
     )
     names = command(folder, "dvc", "exp", "list", "--name-only").stdout.split()
     assert len(names) == 1, "the other is kept"
+
+
+def test_an_interrupt_ends_the_waiting_and_says_what_goes_on(quick, tmp_path):
+    folder = shutil.copytree(quick, tmp_path / "copy")
+    words = [sys.executable, ".ci/sweep.py", "1", "train.epochs=1000000"]
+    sweep = subprocess.Popen(
+        words, cwd=folder, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )  # fmt: skip
+    while not sweep.stderr.read(1).startswith("s"):  # the bar
+        assert sweep.poll() is None
+    sweep.send_signal(signal.SIGINT)
+    _, errors = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    assert errors.splitlines()[-1].startswith("sweep: the experiments go on unattended. ")
+    assert "Traceback" not in errors
+    end = command(folder, "dvc", "queue", "stop", "--kill")
+    assert end.returncode == 0, end.stderr
 
 
 @pytest.mark.parametrize(

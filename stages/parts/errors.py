@@ -7,5 +7,5 @@ class UserError(Exception):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a library lacks memory, whatever it calls that."""
-    words = "allocate memory", "launch worker thread", "error return without exception set"
+    words = "allocate memory", "worker thread", "new thread", "error return without exception set"
     return isinstance(error, MemoryError) or any(text in str(error) for text in words)

@@ -28,18 +28,23 @@ PLOTS = Path("metrics/plots")
 
 
 @contextmanager
-def output_folder(folder: Path) -> Iterator[Path]:
+def output_folder(folder: Path, *, keeps_others: bool = False) -> Iterator[Path]:
     """Yield a draft folder that takes the place of ``folder`` once everything in it is written.
 
     On an error, or if an input has changed, the draft is deleted and ``folder`` is left as it was.
     Drafts that killed processes have left are deleted; another process's, which it has locked, is
-    not touched.
+    not touched. With ``keeps_others``, files in it that the draft lacks stay there.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
     old = folder.with_name(f".{folder.name}.old")
     with _alone_in(folder.parent):
+        if os.path.lexists(old) and not os.path.lexists(folder):
+            old.rename(folder)  # a kill came between the two renames below
         for left in sorted(folder.parent.glob(f".{folder.name}.*.draft")):
+            if left.is_symlink() or not left.is_dir():
+                left.unlink()  # none of a stage's
+                continue
             lock = lock_folder(left)
             if lock is not None:
                 remove(left)
@@ -52,6 +57,8 @@ def output_folder(folder: Path) -> Iterator[Path]:
             require_same_inputs()
             require_parent()
             remove(old)
+            if keeps_others and folder.is_dir():
+                _copy_others(folder, draft)
             if os.path.lexists(folder):
                 folder.rename(old)
             draft.rename(folder)
@@ -62,6 +69,15 @@ def output_folder(folder: Path) -> Iterator[Path]:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _copy_others(folder: Path, draft: Path) -> None:
+    written = {path.name for path in draft.iterdir()}
+
+    def known(source: str, _names: list[str]) -> set[str]:
+        return written if source == str(folder) else set()
+
+    shutil.copytree(folder, draft, symlinks=True, ignore=known, dirs_exist_ok=True)
 
 
 @contextmanager
@@ -120,10 +136,24 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     require_same_inputs()
     require_parent()
+    write_aside(path, f"{text}\n".encode())
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write a file aside and rename it; no link is followed.
+
+    Raises:
+        UserError: If DVC has been killed.
+    """
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(f"{text}\n".encode())
-    require_parent()
-    draft.replace(path)
+    remove(draft)
+    try:
+        draft.write_bytes(content)
+        require_parent()
+        draft.replace(path)
+    except BaseException:
+        remove(draft)
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

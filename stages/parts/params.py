@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -19,9 +19,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from stages.parts.errors import UserError
+from stages.parts.inputs import PARAMS
 from stages.parts.yaml12 import read_yaml
 
-PARAMS = Path("params.yaml")
 DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:(0|[1-9][0-9]?))?")
 LARGEST = 1e300  # of numbers: room for sums and products below float64's end
 

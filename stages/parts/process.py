@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -35,8 +36,8 @@ def run(main: Callable[[], None]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the sign ·
-    threading.Thread(target=_end_as_orphan, daemon=True).start()
     try:
+        threading.Thread(target=_end_as_orphan, daemon=True).start()
         note_inputs()
         main()
     except UserError as error:
@@ -46,7 +47,8 @@ def run(main: Callable[[], None]) -> None:
             raise
         sys.exit("The memory is exhausted. Free some, or raise the limit of this process.")
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        name = error.filename2 or error.filename
+        where = f"{name}: " if name else ""
         sys.exit(f"{where}{error.strerror or error}. Check the permissions and the free space.")
 
 
@@ -74,6 +76,8 @@ def is_orphan() -> bool:
 def _end_as_orphan() -> None:
     while not is_orphan():
         time.sleep(POLL_SECONDS)
+    with suppress(OSError):  # the terminal may be gone, too
+        sys.stderr.write("What started this process has ended, and so does it.\n")
     if not is_stopping.is_set():  # a second signal would end it without saving
         os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(LAST_STEP_SECONDS)

@@ -1,10 +1,12 @@
 """Where a training that was stopped goes on: its state, outside the outputs, by its fingerprint."""
 
+import ctypes
 import os
 import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,8 +15,10 @@ from pathlib import Path
 from types import FrameType
 
 from stages.parts import process
-from stages.parts.files import lock_folder, remove
+from stages.parts.errors import is_out_of_memory
+from stages.parts.files import lock_folder, remove, write_aside
 from stages.parts.ranks import Ranks
+from stages.parts.recorded import note_end, resume_folder
 from stages.parts.state import State
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -48,7 +52,11 @@ class Resume:
                 signal.signal(each, signal.SIG_DFL)
 
     def restore(self, state: State) -> None:
-        """Go on where a training of the same fingerprint was stopped, if one was."""
+        """Go on where a training of the same fingerprint was stopped, if one was.
+
+        Raises:
+            UserError: If the state was forged.
+        """
         content = self._ranks.share(self._read())
         if not content:
             return
@@ -56,32 +64,36 @@ class Resume:
             state.restore(content, self._digest)
         except ValueError:
             if self._ranks.rank == 0:
-                damaged = self._path.with_name("damaged")
-                remove(damaged)
-                self._path.replace(damaged)
-                sys.stderr.write(
-                    f"train: {self._path} was damaged, and is now {damaged.name}; training starts"
-                    " anew.\n"
-                )
+                self._set_aside()
             return
         if self._ranks.rank == 0:
             print(f"train: resumed at {self._where(state)}", flush=True)
 
     def _read(self) -> bytes:
         """The saved state; nothing if there is none."""
-        try:
-            return (self._path.read_bytes() or b"empty") if self._ranks.rank == 0 else b""
-        except FileNotFoundError:
+        if self._ranks.rank > 0 or not os.path.lexists(self._path):
             return b""
-        except OSError:
+        try:
+            return (self._path.is_file() and self._path.read_bytes()) or b"none"
+        except (OSError, MemoryError):
             return b"unreadable"
+
+    def _set_aside(self) -> None:
+        damaged = self._path.with_name("damaged")
+        try:
+            remove(damaged)
+            self._path.replace(damaged)
+            now = f"is now {damaged.name}"
+        except OSError as error:
+            now = f"stays there: {error.strerror}"
+        sys.stderr.write(f"train: {self._path} was damaged, and {now}; training starts anew.\n")
 
     def save_if_due(self, state: State) -> None:
         """Save after a few seconds; save and end after a signal."""
         start = time.monotonic()
         if self._ranks.rank > 0 or not (self._signal or start >= self._next_save):
             return
-        saved = self._save(state.to_bytes(self._digest))
+        saved = self.save(state)
         seconds = time.monotonic() - start
         self._next_save = start + max(INTERVAL_SECONDS, seconds / SHARE)
         if self._signal:
@@ -94,22 +106,28 @@ class Resume:
             finally:  # also where nobody reads it any more
                 os.kill(os.getpid(), self._signal)
 
-    def _save(self, content: bytes) -> bool:
+    def save(self, state: State) -> bool:
         """Write aside, flush and rename; training goes on without, where this is impossible."""
+        if self._ranks.rank > 0:
+            return True
         draft = self._path.with_name(".state.draft")
         try:
+            content = state.to_bytes(self._digest)
             remove(draft)  # also a folder or a link
             with draft.open("wb") as file:
                 file.write(content)
                 os.fsync(file.fileno())
             draft.replace(self._path)
-        except OSError as error:
+        except (OSError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, OSError) and not is_out_of_memory(error):
+                raise
             with suppress(OSError):
                 draft.unlink()
             if not self._is_warned:
+                reason = error.strerror if isinstance(error, OSError) else "the memory is exhausted"
                 sys.stderr.write(
-                    f"train: {self._path} cannot be written: {error.strerror}. Training goes on; if"
-                    " it is stopped, it starts from what was saved before.\n"
+                    f"train: {self._path} cannot be written: {reason}. Training goes on; if it is"
+                    " stopped, it starts from what was saved before.\n"
                 )
             self._is_warned = True
             return False
@@ -119,16 +137,22 @@ class Resume:
         step = f", step {state.step}" if state.step else ""
         return f"epoch {state.epoch} of {self._num_epochs}{step}"
 
-    def delete(self) -> None:
-        """Forget the state, as far as this is possible: what it led to is written."""
-        shutil.rmtree(self._path.parent, ignore_errors=True)
+    def end(self, weights: Path) -> None:
+        """Forget the state, as far as this is possible: what it led to is on the disk.
+
+        DVC has still to record that, and may fail: `forget_recorded` does so then.
+        """
+        if "DVC_STAGE" in os.environ:
+            note_end(self._path.parent, weights)
+        else:
+            shutil.rmtree(self._path.parent, ignore_errors=True)
 
 
 @contextmanager
 def resumable(fingerprint: Mapping[str, bytes], ranks: Ranks, num_epochs: int) -> Iterator[Resume]:
     """Keep other trainings of this fingerprint out; let this one save at a signal, then end."""
     digest = sha256(b"".join(value for _, value in sorted(fingerprint.items()))).digest()
-    folder = Path(os.environ.get("DVC_ROOT", "."), ".resume", digest.hex()[:32])
+    folder = resume_folder() / digest.hex()[:32]
     resume = Resume(folder, digest, ranks, num_epochs)
     lock = None
     if ranks.rank == 0:
@@ -136,12 +160,42 @@ def resumable(fingerprint: Mapping[str, bytes], ranks: Ranks, num_epochs: int) -
         _delete_old(folder.parent)
     handlers = {each: signal.signal(each, resume.stop) for each in resume.signals}
     try:
-        yield resume
+        with _second_signal_at_once(ranks):
+            yield resume
     finally:
         for each, handler in handlers.items():
             signal.signal(each, handler)
         if lock is not None:
             os.close(lock)
+
+
+@contextmanager
+def _second_signal_at_once(ranks: Ranks) -> Iterator[None]:
+    """End at a second signal also where the main thread is in a long computation.
+
+    Python runs a handler between that thread's instructions alone, but tells of a signal at once.
+    """
+    if ranks.num_ranks > 1:
+        yield
+        return
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        os.read(told, 1)
+        second = os.read(told, 1)  # nothing at the end of the training
+        os.close(told)
+        if second:
+            ctypes.CDLL(None).signal(second[0], 0)  # SIG_DFL; Python's own is the main thread's
+            os.kill(os.getpid(), second[0])
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(tell)
 
 
 def _lock(folder: Path) -> int:
@@ -156,7 +210,7 @@ def _lock(folder: Path) -> int:
                 assert lock is not None
             if os.path.samestat(folder.stat(), os.fstat(lock)):
                 with suppress(OSError):  # it only tells others who this is
-                    (folder / "pid").write_text(str(os.getpid()))
+                    write_aside(folder / "pid", str(os.getpid()).encode())
                 return lock
             os.close(lock)
         except FileNotFoundError:  # who had it before has just deleted it
@@ -164,8 +218,9 @@ def _lock(folder: Path) -> int:
 
 
 def _owner(folder: Path) -> str:
+    path = folder / "pid"
     with suppress(OSError):
-        pid = (folder / "pid").read_text(errors="replace")
+        pid = path.read_text(errors="replace") if path.is_file() else ""
         if pid.isdecimal():
             return f"process {pid}"
     return "another process"

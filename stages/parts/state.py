@@ -10,8 +10,13 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn, optim
 
+from stages.parts.errors import UserError
+from stages.parts.memory import available_bytes
+
 History = list[tuple[int, float, float | None]]  # epoch, train_loss, validation_loss
 NUM_DIGEST_BYTES = 32
+NUM_COPIES = 3  # of all tensors, while they are put into a safetensors file
+SIMPLE = ("epoch", "step", "total_loss", "best_loss", "best_epoch", "best_network")
 
 
 @dataclass
@@ -38,17 +43,21 @@ class State:
         """A SHA-256, then a safetensors file: no code, every number exact.
 
         The SHA-256 is of the file and of the training's fingerprint: no other one goes on from it.
+
+        Raises:
+            MemoryError: If the memory, within this process's limits, is too small.
         """
-        values = {
-            name: getattr(self, name)
-            for name in ("epoch", "step", "total_loss", "best_loss", "best_epoch", "best_network")
-        }
+        values = {name: getattr(self, name) for name in SIMPLE}
         values["network"] = self.network.state_dict()
         values["optimizer"] = self.optimizer.state_dict()
         rows = [[row[0], row[1], math.nan if row[2] is None else row[2]] for row in self.history]
         values["history"] = torch.tensor(rows, dtype=torch.float64)
         tensors: dict[str, Tensor] = {}
-        content = save(tensors, {"state": json.dumps(_pack(values, tensors))})
+        text = json.dumps(_pack(values, tensors))
+        free = available_bytes(torch.device("cpu"))
+        if 0 < free < NUM_COPIES * sum(tensor.nbytes for tensor in tensors.values()):
+            raise MemoryError  # safetensors would abort this process
+        content = save(tensors, {"state": text})
         return sha256(fingerprint + content).digest() + content
 
     def restore(self, content: bytes, fingerprint: bytes) -> None:
@@ -56,21 +65,31 @@ class State:
 
         Raises:
             ValueError: If it is not what that wrote, byte for byte.
+            UserError: If it is forged.
         """
         digest, content = content[:NUM_DIGEST_BYTES], content[NUM_DIGEST_BYTES:]
         if sha256(fingerprint + content).digest() != digest:
             raise ValueError("the SHA-256 is another")
+        try:
+            self._restore(content)
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError):
+            raise UserError(
+                "train: the saved state is none that a training has written. Delete `.resume`."
+            ) from None
+
+    def _restore(self, content: bytes) -> None:
         size = int.from_bytes(content[:8], "little")
         text = json.loads(content[8 : 8 + size])["__metadata__"]["state"]
         values = _unpack(json.loads(text), load(content))
-        self.network.load_state_dict(values.pop("network"))
-        self.optimizer.load_state_dict(values.pop("optimizer"))
         self.history = [
             (int(epoch), loss, None if math.isnan(validation_loss) else validation_loss)
-            for epoch, loss, validation_loss in values.pop("history").tolist()
+            for epoch, loss, validation_loss in values["history"].tolist()
         ]
-        for name, value in values.items():
-            setattr(self, name, value)
+        assert values["epoch"] == len(self.history)
+        self.network.load_state_dict(values["network"])
+        self.optimizer.load_state_dict(values["optimizer"])
+        for name in SIMPLE:
+            setattr(self, name, values[name])
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:

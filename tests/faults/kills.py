@@ -81,7 +81,8 @@ def outputs(folder: Path) -> dict[str, bytes]:
         for name in ("data", "models", "metrics", "dvc.lock", ".resume")
         for path, content in contents(folder / name).items()
     }
-    return {path: content for path, content in found.items() if not path.startswith("data/raw")}
+    others = re.compile("data/raw|.resume/[^/]*/pid")
+    return {path: content for path, content in found.items() if not others.match(path)}
 
 
 def kill_and_run_again(
