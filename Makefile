@@ -39,7 +39,8 @@ verify: .venv/installed  ## run everything again from nothing; fail if an output
 	python tests/verify.py
 
 faults: .venv/installed  ## kill, starve and feed garbage at length: an hour and a half on two cores
-	python tests/faults/kills.py 200
+	python tests/faults/kills.py 200 SIGKILL
+	python tests/faults/kills.py 200 SIGTERM,SIGINT
 	python tests/faults/fuzz.py params 2000
 	python tests/faults/fuzz.py csv 2000
 	python tests/faults/fuzz.py parquet 1000

@@ -39,7 +39,7 @@ FIT_COLUMNS = ["x", "actual", "predicted", "exact", "residual", "x_label", "targ
 
 def main() -> None:
     params = load_params()
-    forget_recorded(WEIGHTS)
+    forget_recorded()
     set_numerics(params.train.numerics)
     training, test = Split(PREPARED / "train.parquet"), Split(PREPARED / "test.parquet")
     statistics = read_statistics(training)

@@ -68,7 +68,7 @@ def main() -> None:
                 names = ["epoch", "train_loss", "validation_loss"]
                 write_csv(folder / HISTORY.name, names, thin(history))
             flush(TRAINED)
-            resume.end(WEIGHTS)
+            resume.end(TRAINED)
     print(
         f"train: {history[-1][0]} epochs on {device}, {training.num_rows} rows;"
         f" learned {model.describe()}"
@@ -153,7 +153,7 @@ def train(
             ):
                 state.best_loss, state.best_epoch = validation_loss, epoch
                 state.best_network = copy.deepcopy(model.network.state_dict())
-    resume.save(state)
+    resume.save_if_due(state, is_last=True)
     if state.best_network:
         model.network.load_state_dict(state.best_network)
     require_finite((params.epochs, *(p.abs().max().item() for p in parameters)), params)

@@ -95,6 +95,15 @@ def test_others_files_can_be_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["plots"]
 
 
+def test_others_that_cannot_be_copied_are_named(tmp_path):
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(UserError) as error, output_folder(folder, keeps_others=True):
+        pass
+    assert str(error.value) == f"{folder}/pipe cannot be kept. Put it elsewhere."
+
+
 def test_a_link_is_replaced_and_what_it_points_to_is_left(tmp_path):
     target = tmp_path / "elsewhere"
     target.mkdir()

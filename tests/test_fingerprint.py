@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stages.parts import fingerprint as fingerprint_module
+from stages.parts import inputs
 from stages.parts.fingerprint import code_digest, fingerprint
 from stages.parts.params import load_params
 
@@ -44,7 +44,7 @@ def test_native_numerics_have_the_fingerprint_of_their_cpu(workspace, data, monk
 
 
 def test_files_of_editors_and_folders_are_no_code(tmp_path, monkeypatch):
-    monkeypatch.setattr(fingerprint_module, "CODE", tmp_path)
+    monkeypatch.setattr(inputs, "CODE", tmp_path)
     (tmp_path / "train.py").write_text("a = 1\n")
     before = code_digest()
     (tmp_path / ".#train.py").symlink_to("somebody@host.1:2")  # a lock, which leads nowhere

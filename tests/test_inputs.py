@@ -1,12 +1,16 @@
 """What changes while a stage runs is not recorded beside outputs of what was there before."""
 
+import math
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from stages.parts import inputs
+from stages.parts import inputs, process
 from stages.parts.errors import UserError
 from stages.parts.files import output_folder, write_json
 from tests.conftest import ROOT, contents
@@ -26,7 +30,7 @@ def noted(workspace, monkeypatch):
     monkeypatch.setattr(inputs, "_stage", lambda: "train")
     monkeypatch.setattr(inputs, "_noted", {})
     inputs._listed.cache_clear()
-    inputs.note_inputs()
+    inputs.note_inputs(math.inf)
     yield workspace
     inputs._listed.cache_clear()
 
@@ -64,8 +68,8 @@ def test_what_is_changed_meanwhile_is_named_and_nothing_appears(noted, change):
     cause()
     before = contents(noted)
     sentence = (
-        f"train: {what} changed while it ran. Nothing is written, since DVC would record what was"
-        " not used. Run it again; `dvc exp run --queue` leaves a run in peace."
+        f"train: {what} changed while it ran. Nothing is recorded, since DVC would take it for what"
+        " was used. Run it again; `dvc exp run --queue` leaves a run in peace."
     )
     with pytest.raises(UserError) as error, output_folder(Path("models/trained")) as folder:
         (folder / "file").touch()
@@ -88,5 +92,49 @@ def test_what_is_no_input_may_change(noted):
 def test_a_stage_that_dvc_does_not_run_notes_nothing(noted, monkeypatch):
     monkeypatch.setattr(inputs, "_noted", {})
     monkeypatch.delenv("DVC_STAGE")
-    inputs.note_inputs()
+    inputs.note_inputs(math.inf)
     assert not inputs._noted
+
+
+def test_where_there_is_no_plain_list_nothing_is_compared(noted):
+    for text in ("", "stages: {}", "stages: {train: {deps: [{a: 1}], params: [{p.yaml: [a]}]}}"):
+        Path("dvc.yaml").write_text(text)
+        inputs._listed.cache_clear()
+        assert inputs._listed() == ([], [])
+    Path("dvc.yaml").unlink()
+    inputs._listed.cache_clear()
+    assert inputs._listed() == ([], [])
+
+
+def test_hidden_files_of_a_folder_are_no_inputs(noted):
+    Path("dvc.yaml").write_text("stages: {train: {deps: [data/raw]}}")
+    inputs._listed.cache_clear()
+    before = inputs._inputs()
+    assert "data/raw/norris.csv" in before
+    for name in ("data/raw/.norris.csv.swp", "data/raw/.ipynb_checkpoints/norris.csv"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("theirs")
+    assert inputs._inputs() == before
+
+
+def test_code_that_is_changed_while_a_stage_imports_is_refused(workspace):
+    shutil.copytree(ROOT / "stages", workspace / "stages")
+    program = "import sys, runpy; input(); runpy.run_module('stages.train', run_name='__main__')"
+    started = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": "."},
+    )  # fmt: skip
+    time.sleep(0.5)
+    replace("stages/train.py", "1000", "1001")
+    _, errors = started.communicate("\n", timeout=60)
+    assert started.returncode == 1
+    assert errors.endswith("/stages/train.py changed while it started. Run it again.\n"), errors
+
+
+def test_what_changes_when_all_is_written_is_not_recorded(noted, monkeypatch):
+    def main():
+        replace("params.yaml", "lr: 0.1 ", "lr: 0.2 ")
+
+    with pytest.raises(SystemExit) as end:
+        process.run(main)
+    assert "changed while it ran. Nothing is recorded" in end.value.code

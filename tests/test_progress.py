@@ -41,6 +41,13 @@ def test_work_of_days_says_so_every_five_minutes(capsys, monkeypatch):
     assert rows[-1] > 9_990
 
 
+def test_a_long_step_is_followed_by_no_burst_of_lines(capsys, monkeypatch):
+    seconds = iter([0, 3600, *range(3601, 4000)])
+    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(seconds)))
+    work(400)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 def test_work_that_is_not_shown_prints_nothing(capsys, monkeypatch):
     seconds = iter(range(1000))
     monkeypatch.setattr(module.time, "monotonic", lambda: float(next(seconds)))

@@ -18,7 +18,7 @@ from torch import nn, optim
 from stages import prepare, train
 from stages.parts import process
 from stages.parts import resume as module
-from stages.parts.files import TRAINED, WEIGHTS, lock_folder
+from stages.parts.files import TRAINED, lock_folder
 from stages.parts.ranks import Ranks
 from stages.parts.recorded import forget_recorded
 from stages.parts.state import State
@@ -34,7 +34,7 @@ JOBS = {
     "patience": {"train.lr": 0.9, "train.patience": 2, "train.epochs": 60, "train.batch_size": 350},
     "no validation": {"prepare.validation": 0, "train.epochs": 5},
 }  # fmt: skip
-SAVE = module.Resume.save_if_due
+SAVE, SAVE_NOW = module.Resume.save_if_due, module.Resume._save
 RESUMED = re.compile(r"train: resumed at epoch \d+ of \d+(, step \d+)?\n")
 
 
@@ -54,9 +54,9 @@ def kill_after(monkeypatch):
         monkeypatch.setattr(module, "SHARE", 1e9)
         num_saves = 0
 
-        def save_and_count(self, state):
+        def save_and_count(self, state, **options):
             nonlocal num_saves
-            SAVE(self, state)
+            SAVE(self, state, **options)
             num_saves += 1
             if num_saves == num_steps:
                 raise Killed
@@ -108,6 +108,7 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bits(workspace, ch
         with pytest.raises(Killed):
             train.main()
         kill_after(1)
+    kill_after(-1)
     train.main()
     assert contents(TRAINED) == expected
 
@@ -243,14 +244,14 @@ def test_a_state_that_cannot_be_written_or_deleted_ends_no_training(
     train.main()
     expected = contents(TRAINED)
     kill_after(-1)
-    save = module.Resume.save
+    save = module.Resume._save
 
     def disturbed(self, state):
         if not self._is_warned:
             ODD[odd](self._path.parent)
         return save(self, state)
 
-    monkeypatch.setattr(module.Resume, "save", disturbed)
+    monkeypatch.setattr(module.Resume, "_save", disturbed)
     train.main()
     assert capsys.readouterr().err.count("cannot be written: ") == 1
     assert contents(TRAINED) == expected
@@ -264,7 +265,7 @@ def test_a_draft_that_is_something_else_is_replaced(workspace, odd):
     draft.parent.mkdir()
     draft.mkdir() if odd == "folder" else draft.symlink_to(theirs)
     state = State(nn.Linear(1, 1), optim.SGD([torch.ones(1)]))
-    assert module.Resume(draft.parent, b"", Ranks(), 1).save(state)
+    assert module.Resume(draft.parent, b"", Ranks(), 1)._save(state)
     assert (draft.parent / "state").read_bytes() == state.to_bytes(b"")
     assert theirs.read_text() == "theirs"
 
@@ -331,11 +332,43 @@ def test_a_training_that_dvc_has_not_recorded_is_not_lost(workspace, change, mon
     assert f"train: resumed at epoch {epochs} of 60\n" in capsys.readouterr().out
     assert contents(TRAINED) == expected
     assert path.read_bytes() == content
-    other = path.parent.with_name(OLD)
-    shutil.copytree(path.parent, other)
-    (other / "ended").write_text("of other weights")
-    forget_recorded(WEIGHTS)
-    assert [*Path(".resume").iterdir()] == [other]
+    forget_recorded()
+    assert path.exists(), "no dvc.lock names what it led to"
+    Path("dvc.lock").write_text(f"stages:\n    md5: {(path.parent / 'ended').read_text()}\n")
+    lock = lock_folder(path.parent)
+    forget_recorded()
+    os.close(lock)
+    assert path.exists(), "somebody uses it"
+    train.main()
+    assert "resumed" not in capsys.readouterr().out, "it is recorded: this one was asked for"
+    forget_recorded()
+    assert not [*Path(".resume").iterdir()]
+
+
+def test_a_training_that_dvc_has_recorded_is_run_again_if_it_is_forced(quick, tmp_path):
+    folder = shutil.copytree(quick, tmp_path / "copy")
+    for _ in range(2):
+        end = command(folder, "dvc", "repro", "--force", "--single-item", "train")
+        assert end.returncode == 0, end.stderr
+        assert "resumed" not in end.stdout
+        assert len([*folder.glob(".resume/*/ended")]) == 1
+    assert command(folder, "dvc", "repro", "--force", "evaluate").returncode == 0
+    assert not [*(folder / ".resume").iterdir()]
+
+
+def test_a_signal_after_the_last_step_ends_the_process(workspace, change, monkeypatch, capsys):
+    def stop(self, state):
+        self.stop(signal.SIGTERM, None)
+        return SAVE_NOW(self, state)
+
+    killed = []
+    change({"train.epochs": 2})
+    prepare.main()
+    monkeypatch.setattr(module.Resume, "_save", stop)
+    monkeypatch.setattr(module.os, "kill", lambda pid, signum: killed.append((pid, signum)))
+    train.main()
+    assert killed == [(os.getpid(), signal.SIGTERM)]
+    assert "stopped by SIGTERM; the next run goes on from epoch 2 of 2\n" in capsys.readouterr().out
 
 
 def test_a_full_disk_stops_no_training_and_is_said_once(
@@ -367,11 +400,11 @@ def test_the_state_is_kept_until_the_outputs_are_on_the_disk(workspace, change, 
         fsync(descriptor)
         flushed.add(os.fstat(descriptor).st_ino)
 
-    def check(self, weights):
+    def check(self, folder):
         outputs = [*TRAINED.iterdir(), TRAINED, TRAINED.parent]
         assert len(outputs) == 4
         assert {path.stat().st_ino for path in outputs} <= flushed
-        end(self, weights)
+        end(self, folder)
 
     change({"train.epochs": 2})
     prepare.main()
@@ -564,7 +597,7 @@ def test_parameters_changed_while_it_trains_are_not_recorded_for_what_it_learned
     params.write_text(text.replace("lr: 0.1 ", "lr: 0.2 "))
     printed, _ = started.process.communicate(timeout=120)
     assert started.process.returncode != 0
-    assert "train: `train` in params.yaml changed while it ran. Nothing is written, " in printed
+    assert "train: `train` in params.yaml changed while it ran. Nothing is recorded, " in printed
     assert not (folder / TRAINED).exists()
     assert (folder / "dvc.lock").read_text() == lock
     params.write_text(text)

@@ -80,6 +80,10 @@ FORGED = {
     "an epoch of text": {"epoch": "9"},
     "more epochs than losses": {"epoch": 10**9},
     "another name": {"restore": 1},
+    "a step of text": {"step": "1"},
+    "a negative step": {"step": -1},
+    "no best loss": {"best_loss": None},
+    "an endless history": {"history": torch.tensor([[float("inf"), 0, 0]])},
 }
 
 

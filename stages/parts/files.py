@@ -77,7 +77,10 @@ def _copy_others(folder: Path, draft: Path) -> None:
     def known(source: str, _names: list[str]) -> set[str]:
         return written if source == str(folder) else set()
 
-    shutil.copytree(folder, draft, symlinks=True, ignore=known, dirs_exist_ok=True)
+    try:
+        shutil.copytree(folder, draft, symlinks=True, ignore=known, dirs_exist_ok=True)
+    except shutil.Error as error:
+        raise UserError(f"{error.args[0][0][0]} cannot be kept. Put it elsewhere.") from None
 
 
 @contextmanager
@@ -179,8 +182,13 @@ def digest(paths: Iterable[Path]) -> bytes:
 
 def sha256(path: Path) -> str:
     """A file's SHA-256, as `sha256sum` prints it."""
+    return file_hash(path, "sha256")
+
+
+def file_hash(path: Path, algorithm: str) -> str:
+    """A file's hash, as DVC's MD5 or `sha256sum`, in hexadecimal digits."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def write_csv(path: Path, header: list[str], rows: Iterable[Iterable[object]]) -> None:

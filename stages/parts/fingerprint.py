@@ -7,16 +7,15 @@ from pathlib import Path
 import torch
 
 from stages.parts.files import digest
+from stages.parts.inputs import code_files
 from stages.parts.params import TrainParams
 
-CODE = Path(__file__).parents[1]
 CPUINFO = Path("/proc/cpuinfo")
 
 
 def code_digest() -> dict[str, bytes]:
     """The digest of all code; first to be compared, since other code may compare other things."""
-    files = (path for path in CODE.rglob("*.py") if path.is_file() and path.name[0] != ".")
-    return {"code in stages/": digest(files)}
+    return {"code in stages/": digest(code_files())}
 
 
 def fingerprint(params: TrainParams, device: torch.device, data: list[Path]) -> dict[str, bytes]:

@@ -11,13 +11,29 @@ from stages.parts.errors import UserError
 from stages.parts.yaml12 import read_yaml
 
 PIPELINE, PARAMS = Path("dvc.yaml"), Path("params.yaml")
+CODE = Path(__file__).parents[1]
 MAX_READ_BYTES = 2**20  # of a larger file the size and the time tell
 
 _noted: dict[str, object] = {}
 
 
-def note_inputs() -> None:
-    """Remember what dvc.yaml lists for this stage as it is now, where DVC runs the stage."""
+def code_files() -> list[Path]:
+    """All code of the stages, but what an editor may have left beside it."""
+    return [path for path in CODE.rglob("*.py") if path.is_file() and path.name[0] != "."]
+
+
+def note_inputs(start_seconds: float) -> None:
+    """Remember what dvc.yaml lists for this stage as it is now, where DVC runs the stage.
+
+    Args:
+        start_seconds: When this process began to import the code, by the clock of files.
+
+    Raises:
+        UserError: If code has been changed since.
+    """
+    late = [path for path in code_files() if path.stat().st_ctime > start_seconds]
+    if late:
+        raise UserError(f"{_stage()}: {min(late)} changed while it started. Run it again.")
     if "DVC_STAGE" in os.environ:
         _noted.update(_inputs())
 
@@ -30,16 +46,21 @@ def require_same_inputs() -> None:
     )
     if changed:
         raise UserError(
-            f"{_stage()}: {' and '.join(changed[:3])} changed while it ran. Nothing is written,"
-            " since DVC would record what was not used. Run it again; `dvc exp run --queue` leaves"
+            f"{_stage()}: {' and '.join(changed[:3])} changed while it ran. Nothing is recorded,"
+            " since DVC would take it for what was used. Run it again; `dvc exp run --queue` leaves"
             " a run in peace."
         )
 
 
 def _inputs() -> dict[str, object]:
     paths, keys = _listed()
-    found = {file for path in paths for file in (path, *path.rglob("[!.]*")) if file.is_file()}
-    return {str(file): _content(file) for file in found} | _parameters(keys)
+    found = {
+        str(file): _content(file)
+        for path in paths
+        for file in (path, *path.rglob("*"))
+        if file.is_file() and not any(name[0] == "." for name in file.relative_to(path).parts)
+    }
+    return found | _parameters(keys)
 
 
 def _content(path: Path) -> object:
@@ -65,9 +86,12 @@ def _parameters(keys: list[str]) -> dict[str, object]:
 
 @cache
 def _listed() -> tuple[list[Path], list[str]]:
-    """The paths and the parameters that DVC will record."""
-    stage = read_yaml(PIPELINE)["stages"].get(_stage(), {})
-    return [Path(path) for path in stage.get("deps", [])], stage.get("params", [])
+    """The paths and the parameters that DVC will record, as far as they are named plainly."""
+    stages = read_yaml(PIPELINE).get("stages", {}) if PIPELINE.exists() else {}
+    stage = stages.get(_stage(), {})
+    deps, params = stage.get("deps", []), stage.get("params", [])
+    paths = [Path(path) for path in deps if isinstance(path, str)]
+    return paths, [key for key in params if isinstance(key, str)]
 
 
 def _stage() -> str:

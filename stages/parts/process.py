@@ -14,10 +14,11 @@ from functools import cache
 from pathlib import Path
 
 from stages.parts.errors import UserError, is_out_of_memory
-from stages.parts.inputs import note_inputs
+from stages.parts.inputs import note_inputs, require_same_inputs
 
 POLL_SECONDS = 1.0
 LAST_STEP_SECONDS = 60.0  # for an orphan
+CLOCK_SECONDS = 0.02  # the start of a process is known to 0.01
 PROC = Path("/proc")
 DVC = rb"(^|\0|/)dvc(\0|$)"  # as a word of a command line
 
@@ -38,8 +39,9 @@ def run(main: Callable[[], None]) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the sign ·
     try:
         threading.Thread(target=_end_as_orphan, daemon=True).start()
-        note_inputs()
+        note_inputs(_start_seconds())
         main()
+        require_same_inputs()
     except UserError as error:
         sys.exit(str(error))
     except (MemoryError, RuntimeError, SystemError) as error:
@@ -104,6 +106,16 @@ def _starters() -> list[tuple[int, str]]:
         starters.append((pid, start))
         pid, child_session = parent, session
     return starters
+
+
+def _start_seconds() -> float:
+    """When this process started, in seconds since 1970, at the latest; now, without /proc."""
+    ticks = _stat(os.getpid())[0]
+    if not ticks:
+        return time.time()
+    since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+    age_seconds = since_boot - int(ticks) / os.sysconf("SC_CLK_TCK")
+    return time.time() - age_seconds + CLOCK_SECONDS
 
 
 def _stat(pid: int) -> tuple[str, int, int]:

@@ -67,7 +67,8 @@ class Progress:
         elif self._is_shown and self._first < self._done < self._total:
             elapsed_seconds = time.monotonic() - self._start
             if elapsed_seconds >= self._next_line_seconds:
-                self._next_line_seconds += min(elapsed_seconds, MAX_SILENCE_SECONDS)
+                silence_seconds = min(elapsed_seconds, MAX_SILENCE_SECONDS)
+                self._next_line_seconds = elapsed_seconds + silence_seconds
                 rate = (self._done - self._first) / elapsed_seconds
                 left = timedelta(seconds=round((self._total - self._done) / rate))
                 print(

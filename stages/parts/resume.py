@@ -18,7 +18,7 @@ from stages.parts import process
 from stages.parts.errors import is_out_of_memory
 from stages.parts.files import lock_folder, remove, write_aside
 from stages.parts.ranks import Ranks
-from stages.parts.recorded import note_end, resume_folder
+from stages.parts.recorded import forget_recorded, note_end, resume_folder
 from stages.parts.state import State
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -88,12 +88,13 @@ class Resume:
             now = f"stays there: {error.strerror}"
         sys.stderr.write(f"train: {self._path} was damaged, and {now}; training starts anew.\n")
 
-    def save_if_due(self, state: State) -> None:
-        """Save after a few seconds; save and end after a signal."""
+    def save_if_due(self, state: State, *, is_last: bool = False) -> None:
+        """Save after a few seconds, and at last; save and end after a signal."""
         start = time.monotonic()
-        if self._ranks.rank > 0 or not (self._signal or start >= self._next_save):
+        is_due = is_last or self._signal or start >= self._next_save
+        if self._ranks.rank > 0 or not is_due:
             return
-        saved = self.save(state)
+        saved = self._save(state)
         seconds = time.monotonic() - start
         self._next_save = start + max(INTERVAL_SECONDS, seconds / SHARE)
         if self._signal:
@@ -106,10 +107,8 @@ class Resume:
             finally:  # also where nobody reads it any more
                 os.kill(os.getpid(), self._signal)
 
-    def save(self, state: State) -> bool:
+    def _save(self, state: State) -> bool:
         """Write aside, flush and rename; training goes on without, where this is impossible."""
-        if self._ranks.rank > 0:
-            return True
         draft = self._path.with_name(".state.draft")
         try:
             content = state.to_bytes(self._digest)
@@ -137,13 +136,13 @@ class Resume:
         step = f", step {state.step}" if state.step else ""
         return f"epoch {state.epoch} of {self._num_epochs}{step}"
 
-    def end(self, weights: Path) -> None:
+    def end(self, outputs: Path) -> None:
         """Forget the state, as far as this is possible: what it led to is on the disk.
 
-        DVC has still to record that, and may fail: `forget_recorded` does so then.
+        Where DVC has still to record that, and may fail, `forget_recorded` does so later.
         """
         if "DVC_STAGE" in os.environ:
-            note_end(self._path.parent, weights)
+            note_end(self._path.parent, outputs)
         else:
             shutil.rmtree(self._path.parent, ignore_errors=True)
 
@@ -156,6 +155,7 @@ def resumable(fingerprint: Mapping[str, bytes], ranks: Ranks, num_epochs: int) -
     resume = Resume(folder, digest, ranks, num_epochs)
     lock = None
     if ranks.rank == 0:
+        forget_recorded()
         lock = _lock(folder)
         _delete_old(folder.parent)
     handlers = {each: signal.signal(each, resume.stop) for each in resume.signals}

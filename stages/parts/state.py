@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn, optim
 
@@ -17,6 +18,12 @@ History = list[tuple[int, float, float | None]]  # epoch, train_loss, validation
 NUM_DIGEST_BYTES = 32
 NUM_COPIES = 3  # of all tensors, while they are put into a safetensors file
 SIMPLE = ("epoch", "step", "total_loss", "best_loss", "best_epoch", "best_network")
+
+# What reading a state raises that `to_bytes` has not written.
+FORGED = (
+    ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
+    RuntimeError, SafetensorError,
+)  # fmt: skip
 
 
 @dataclass
@@ -72,7 +79,7 @@ class State:
             raise ValueError("the SHA-256 is another")
         try:
             self._restore(content)
-        except (AssertionError, AttributeError, LookupError, TypeError, ValueError, RuntimeError):
+        except FORGED:
             raise UserError(
                 "train: the saved state is none that a training has written. Delete `.resume`."
             ) from None
@@ -85,7 +92,9 @@ class State:
             (int(epoch), loss, None if math.isnan(validation_loss) else validation_loss)
             for epoch, loss, validation_loss in values["history"].tolist()
         ]
-        assert values["epoch"] == len(self.history)
+        are_typed = all(isinstance(values[name], type(getattr(self, name))) for name in SIMPLE)
+        if not are_typed or values["epoch"] != len(self.history) or values["step"] < 0:
+            raise ValueError
         self.network.load_state_dict(values["network"])
         self.optimizer.load_state_dict(values["optimizer"])
         for name in SIMPLE:

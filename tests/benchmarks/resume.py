@@ -23,7 +23,7 @@ JOBS = {
     "1000-1000, Adam": {"rows": 2000, "hidden": [1000, 1000], "optimizer": "adam", "epochs": 50},
 }
 RUNS = 4
-SAVE = Resume.save
+SAVE = Resume._save
 params = yaml.safe_load(Path("params.yaml").read_text())
 durations: list[float] = []
 sizes: list[int] = []
@@ -59,9 +59,9 @@ def main() -> None:
         sizes.clear()
         pairs = []
         for _ in range(RUNS):
-            Resume.save = save_and_note
+            Resume._save = save_and_note
             resumable = seconds()
-            Resume.save = lambda _self, _state: True
+            Resume._save = lambda _self, _state: True
             pairs.append((resumable, seconds()))
         ratios = [one / other for one, other in pairs]
         share = sum(durations) / sum(one for one, _ in pairs)
