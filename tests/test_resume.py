@@ -334,7 +334,13 @@ def test_a_training_that_dvc_has_not_recorded_is_not_lost(workspace, change, mon
     assert path.read_bytes() == content
     forget_recorded()
     assert path.exists(), "no dvc.lock names what it led to"
-    Path("dvc.lock").write_text(f"stages:\n    md5: {(path.parent / 'ended').read_text()}\n")
+    ended = path.with_name("ended")
+    Path("dvc.lock").write_text(f"stages:\n    md5: {ended.read_text()}\n")
+    noted = ended.read_bytes()
+    ended.write_bytes(b"")
+    forget_recorded()
+    assert path.exists(), "the note was emptied"
+    ended.write_bytes(noted)
     lock = lock_folder(path.parent)
     forget_recorded()
     os.close(lock)

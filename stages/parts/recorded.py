@@ -32,7 +32,7 @@ def forget_recorded() -> None:
         with suppress(OSError):  # another process may do the same
             lock = lock_folder(ended.parent)
             if lock is not None:
-                if ended.is_file() and b"md5: " + ended.read_bytes() in recorded:
+                if ended.is_file() and b"md5: %s\n" % ended.read_bytes() in recorded:
                     shutil.rmtree(ended.parent)
                 os.close(lock)
 
