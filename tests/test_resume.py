@@ -135,6 +135,22 @@ def test_a_state_of_another_fingerprint_is_not_resumed(
     assert len(state_files()) == 1, "the other is kept"
 
 
+@pytest.fixture
+def killed(workspace, change, kill_after, capsys):
+    """The state of a training that was killed, and the bytes that it is to end with."""
+    change({"train.epochs": 9})
+    prepare.main()
+    train.main()
+    expected = contents(TRAINED)
+    kill_after(4)
+    with pytest.raises(Killed):
+        train.main()
+    kill_after(-1)
+    [path] = state_files()
+    capsys.readouterr()
+    return path, expected
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -167,20 +183,9 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_state_is_set_aside_and_training_starts_anew(
-    workspace, change, kill_after, capsys, damage
-):
-    change({"train.epochs": 9})
-    prepare.main()
-    train.main()
-    expected = contents(TRAINED)
-    kill_after(4)
-    with pytest.raises(Killed):
-        train.main()
-    kill_after(-1)
-    [path] = state_files()
+def test_a_damaged_state_is_set_aside_and_training_starts_anew(killed, capsys, damage):
+    path, expected = killed
     DAMAGES[damage](path)
-    capsys.readouterr()
     train.main()
     printed = capsys.readouterr()
     assert printed.err == f"train: {path} was damaged, and is now damaged; training starts anew.\n"
@@ -188,21 +193,11 @@ def test_a_damaged_state_is_set_aside_and_training_starts_anew(
     assert contents(TRAINED) == expected
 
 
-def test_a_damaged_state_that_cannot_be_moved_is_left(
-    workspace, change, kill_after, capsys, monkeypatch
-):
+def test_a_damaged_state_that_cannot_be_moved_is_left(killed, capsys, monkeypatch):
     def refuse(*_):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    change({"train.epochs": 9})
-    prepare.main()
-    train.main()
-    expected = contents(TRAINED)
-    kill_after(4)
-    with pytest.raises(Killed):
-        train.main()
-    kill_after(-1)
-    [path] = state_files()
+    path, expected = killed
     flip(path)
     monkeypatch.setattr(module, "remove", refuse)
     train.main()
