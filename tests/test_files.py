@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from stages.parts.errors import UserError
-from stages.parts.files import lock_folder, output_folder, read_json, write_csv, write_json
+from stages.parts.files import (
+    lock_folder,
+    output_folder,
+    read_json,
+    write_aside,
+    write_csv,
+    write_json,
+)
 from tests.conftest import contents
 
 
@@ -130,16 +137,24 @@ def test_drafts_that_are_none_are_cleared(tmp_path, odd):
     assert [path.name for path in tmp_path.iterdir()] == ["trained"]
 
 
-def test_a_file_is_written_through_no_link_and_over_no_folder(tmp_path):
-    theirs, path = tmp_path / "theirs", tmp_path / "metrics/evaluation.json"
+@pytest.mark.parametrize("odd", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("name", [".state.draft", "state"])
+def test_a_file_is_written_through_no_link_or_pipe_and_over_no_folder(tmp_path, name, odd):
+    theirs, path = tmp_path / "theirs", tmp_path / "folder/state"
     theirs.write_text("theirs")
     path.parent.mkdir()
-    path.with_name(".evaluation.json.draft").symlink_to(theirs)
-    write_json(path, {"a": 1})
+    there = path.with_name(name)
+    if odd == "link":
+        there.symlink_to(theirs)
+    else:
+        os.mkfifo(there) if odd == "pipe" else there.mkdir()
+    if there == path and odd == "folder":
+        with pytest.raises(IsADirectoryError):
+            write_aside(path, b"ours")
+        assert not list(path.iterdir())
+    else:
+        write_aside(path, b"ours")
+        assert path.read_bytes() == b"ours"
+        assert not path.is_symlink()
     assert theirs.read_text() == "theirs"
-    assert not path.is_symlink()
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(IsADirectoryError):
-        write_json(path, {})
-    assert [entry.name for entry in path.parent.iterdir()] == ["evaluation.json"]
+    assert list(path.parent.iterdir()) == [path]

@@ -42,7 +42,7 @@ def imported_files(path: Path) -> set[str]:
 
 def needed_files(stage: str) -> set[str]:
     """The stage's file, and all that it imports, directly or not."""
-    needed, new = set(), {f"stages/{stage}.py"}
+    needed, new = set(), {"stages/__init__.py", f"stages/{stage}.py"}
     while new:
         needed |= new
         new = {name for path in new for name in imported_files(ROOT / path)} - needed

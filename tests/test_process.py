@@ -133,14 +133,15 @@ def test_two_processes_may_write_the_same_folder_at_once(tmp_path):
     assert (tmp_path / "out/file").read_text() in {"one", "two"}
 
 
-def test_an_interrupted_stage_prints_no_traceback(workspace):
-    program = (
-        "import time; from stages.parts.process import run\n"
-        "run(lambda: (print('begun', flush=True), time.sleep(60)))"
-    )
+@pytest.mark.parametrize("moment", ["import torch", "params = load_params()"])
+def test_an_interrupted_stage_prints_no_traceback(workspace, moment):
+    shutil.copytree(ROOT / "stages", "stages")
+    path = Path("stages/train.py")
+    wait = "import time; print('begun', flush=True); time.sleep(60); "
+    path.write_text(path.read_text().replace(moment, wait + moment, 1))
     stage = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        [sys.executable, "-m", "stages.train"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no lock)
     )  # fmt: skip
     assert stage.stdout.readline() == "begun\n"

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.parts.errors import UserError
-from stages.parts.inputs import require_same_inputs
-from stages.parts.process import require_parent
+from stages.parts.process import require_recordable
 
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
@@ -54,8 +53,7 @@ def output_folder(folder: Path, *, keeps_others: bool = False) -> Iterator[Path]
     try:
         yield draft
         with _alone_in(folder.parent):
-            require_same_inputs()
-            require_parent()
+            require_recordable()
             remove(old)
             if keeps_others and folder.is_dir():
                 _copy_others(folder, draft)
@@ -137,22 +135,19 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """
     text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    require_same_inputs()
-    require_parent()
+    require_recordable()
     write_aside(path, f"{text}\n".encode())
 
 
-def write_aside(path: Path, content: bytes) -> None:
-    """Write a file aside and rename it; no link is followed.
-
-    Raises:
-        UserError: If DVC has been killed.
-    """
+def write_aside(path: Path, content: bytes, *, is_flushed: bool = False) -> None:
+    """Write a file aside, to the disk if it is to be flushed, and rename it; follow no link."""
     draft = path.with_name(f".{path.name}.draft")
     remove(draft)
     try:
-        draft.write_bytes(content)
-        require_parent()
+        with draft.open("wb") as file:
+            file.write(content)
+            if is_flushed:
+                os.fsync(file.fileno())
         draft.replace(path)
     except BaseException:
         remove(draft)

@@ -33,8 +33,6 @@ def run(main: Callable[[], None]) -> None:
     for name in ("stdout", "stderr"):
         if not getattr(sys, name):  # closed by who started this
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a traceback
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the sign ·
     try:
@@ -64,9 +62,10 @@ def run_module(name: str, folder: Path, environment: Mapping[str, str] = {}) -> 
     return not end.returncode
 
 
-def require_parent() -> None:
-    """Raise UserError if nobody waits for this process's outputs: who comes next writes its own."""
-    if is_orphan():
+def require_recordable() -> None:
+    """Raise UserError if an input has changed, or if nobody waits for this process's outputs."""
+    require_same_inputs()
+    if is_orphan():  # who comes next writes its own
         raise UserError("Nothing is written: DVC, which waited for it, has been killed.")
 
 

@@ -7,7 +7,6 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from stages.parts.errors import UserError
 from stages.parts.files import file_hash, lock_folder, write_aside
 
 LOCK = Path("dvc.lock")
@@ -21,7 +20,7 @@ def resume_folder() -> Path:
 
 def note_end(state: Path, outputs: Path) -> None:
     """Note to which outputs a state has led, if possible: else it is deleted when it is old."""
-    with suppress(OSError, UserError):
+    with suppress(OSError):
         write_aside(state / ENDED, _dvc_hash(outputs).encode())
 
 

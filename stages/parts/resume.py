@@ -109,19 +109,11 @@ class Resume:
 
     def _save(self, state: State) -> bool:
         """Write aside, flush and rename; training goes on without, where this is impossible."""
-        draft = self._path.with_name(".state.draft")
         try:
-            content = state.to_bytes(self._digest)
-            remove(draft)  # also a folder or a link
-            with draft.open("wb") as file:
-                file.write(content)
-                os.fsync(file.fileno())
-            draft.replace(self._path)
+            write_aside(self._path, state.to_bytes(self._digest), is_flushed=True)
         except (OSError, MemoryError, RuntimeError) as error:
             if not isinstance(error, OSError) and not is_out_of_memory(error):
                 raise
-            with suppress(OSError):
-                draft.unlink()
             if not self._is_warned:
                 reason = error.strerror if isinstance(error, OSError) else "the memory is exhausted"
                 sys.stderr.write(
