@@ -4,6 +4,10 @@ The next run writes a new one, from DVC's cache where the stages have run. The s
 which DVC's processes note what they use, which tells nothing once they have been killed.
 """
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
+
 import json
 import sys
 import time

@@ -24,6 +24,31 @@ def main() -> None:
             "sweep: give 1 to 99 workers, and what to try: make sweep WORKERS=2"
             f" SWEEP='train.lr=choice(0.1,0.3)'. Got WORKERS={workers} SWEEP='{sweep}'."
         )
+    try:
+        ends = run(workers, choices)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "\nsweep: what is queued by now goes on unattended, or waits for the next sweep."
+            " `dvc queue status` lists it, `make compare` compares what has ended,"
+            " `dvc queue remove --queued` and then `dvc queue stop --kill` end all.\n"
+        )
+        sys.exit(128 + signal.SIGINT)
+    unsuccessful = sorted(task for task, state in ends.items() if state != "Success")
+    for task in unsuccessful:
+        left = "" if ends[task] == "Failed" else ", and no worker is left to run it"
+        print(f"\nsweep: experiment {task}: {ends[task]}{left}", flush=True)
+        if not left:
+            subprocess.run([sys.executable, "-m", "dvc", "queue", "logs", task], check=False)
+    if unsuccessful:
+        sys.exit(
+            f"sweep: {len(unsuccessful)} of {len(ends)} experiments did not succeed; see their"
+            " logs above. The same sweep again goes on where a training was stopped; `dvc queue"
+            " remove --failed` forgets those that failed."
+        )
+
+
+def run(workers: str, choices: list[str]) -> dict[str, str]:
+    """Queue the experiments, start the workers, and wait for the states in which all end."""
     before = states(dvc("queue", "status"))
     dvc("exp", "run", "--queue", *(word for choice in choices for word in ("--set-param", choice)))
     added = states(dvc("queue", "status")).keys() - before.keys()
@@ -31,24 +56,7 @@ def main() -> None:
     subprocess.run(
         start, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )  # which the workers keep
-    try:
-        ends = wait(added)
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            "\nsweep: the experiments go on unattended. `dvc queue status` lists them,"
-            " `make compare` compares those that have ended, `dvc queue stop --kill` stops all.\n"
-        )
-        sys.exit(128 + signal.SIGINT)
-    unsuccessful = sorted(task for task, state in ends.items() if state != "Success")
-    for task in unsuccessful:
-        print(f"\nsweep: experiment {task}: {ends[task]}", flush=True)
-        subprocess.run([sys.executable, "-m", "dvc", "queue", "logs", task], check=False)
-    if unsuccessful:
-        sys.exit(
-            f"sweep: {len(unsuccessful)} of {len(added)} experiments did not succeed; see their"
-            " logs above. The same sweep again goes on where a training was stopped; `dvc queue"
-            " remove --failed` forgets those that failed."
-        )
+    return wait(added)
 
 
 def wait(tasks: set[str]) -> dict[str, str]:

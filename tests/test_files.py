@@ -102,6 +102,18 @@ def test_others_files_can_be_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["plots"]
 
 
+def test_others_files_come_back_where_a_kill_came_before_dvc_checked_out_the_folder(tmp_path):
+    old, folder = tmp_path / ".plots.old", tmp_path / "plots"
+    for there in (old, folder):
+        there.mkdir()
+        (there / "figure").write_text("old")
+    (old / "mine").write_text("mine")
+    with output_folder(folder, keeps_others=True) as draft:
+        (draft / "figure").write_text("new")
+    assert contents(folder) == {"figure": b"new", "mine": b"mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["plots"]
+
+
 def test_others_that_cannot_be_copied_are_named(tmp_path):
     folder = tmp_path / "plots"
     folder.mkdir()

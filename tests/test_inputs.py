@@ -9,10 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn, optim
 
 from stages.parts import inputs, process
 from stages.parts.errors import UserError
 from stages.parts.files import output_folder, write_json
+from stages.parts.ranks import Ranks
+from stages.parts.resume import Resume, resumable
+from stages.parts.state import State
 from tests.conftest import ROOT, contents
 
 
@@ -26,7 +31,6 @@ def noted(workspace, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"prepared")
     os.truncate(path, 2**21)
-    monkeypatch.setenv("DVC_STAGE", "train")
     monkeypatch.setattr(inputs, "_stage", lambda: "train")
     monkeypatch.setattr(inputs, "_noted", {})
     inputs._listed.cache_clear()
@@ -68,8 +72,9 @@ def test_what_is_changed_meanwhile_is_named_and_nothing_appears(noted, change):
     cause()
     before = contents(noted)
     sentence = (
-        f"train: {what} changed while it ran. Nothing is recorded, since DVC would take it for what"
-        " was used. Run it again; `dvc exp run --queue` leaves a run in peace."
+        f"train: {what} changed while it ran, and DVC would take it for what was used: nothing is"
+        " recorded. Undo the change and run it again to keep the work, or run it again as it is"
+        " now."
     )
     with pytest.raises(UserError) as error, output_folder(Path("models/trained")) as folder:
         (folder / "file").touch()
@@ -89,11 +94,26 @@ def test_what_is_no_input_may_change(noted):
     assert Path("models/trained").exists()
 
 
-def test_a_stage_that_dvc_does_not_run_notes_nothing(noted, monkeypatch):
-    monkeypatch.setattr(inputs, "_noted", {})
-    monkeypatch.delenv("DVC_STAGE")
-    inputs.note_inputs(math.inf)
-    assert not inputs._noted
+@pytest.mark.parametrize("change", ["data", "a large file", "a file that is gone"])
+def test_no_state_of_other_rows_is_saved(noted, change):
+    resume = Resume(noted / "state", b"", Ranks(), 1)
+    resume._path.parent.mkdir()
+    state = State(nn.Linear(1, 1), optim.SGD([torch.ones(1)]))
+    CHANGES["a parameter"][0]()  # is in use, and read no more
+    resume.save_if_due(state, is_last=True)
+    before = contents(noted)
+    cause, what = CHANGES[change]
+    cause()
+    with pytest.raises(UserError, match=f"^train: {what} changed while it ran, and "):
+        resume.save_if_due(state, is_last=True)
+    assert contents(noted / "state") == {"state": before["state/state"]}
+
+
+def test_no_state_is_saved_of_code_or_rows_that_were_changed_before_they_were_read(noted):
+    CHANGES["code"][0]()
+    with pytest.raises(UserError, match=r"train\.py changed"), resumable({}, Ranks(), 1):
+        pass
+    assert not Path(".resume").exists()
 
 
 def test_where_there_is_no_plain_list_nothing_is_compared(noted):
@@ -137,4 +157,4 @@ def test_what_changes_when_all_is_written_is_not_recorded(noted, monkeypatch):
 
     with pytest.raises(SystemExit) as end:
         process.run(main)
-    assert "changed while it ran. Nothing is recorded" in end.value.code
+    assert "changed while it ran, and DVC would take it" in end.value.code

@@ -33,6 +33,7 @@ def test_every_parameter_of_the_shipped_file_says_what_it_means(workspace):
         ("train.lr", 0, "`train.lr` must be greater than 0. Got 0."),
         ("train.lr", -0.1, "`train.lr` must be greater than 0. Got -0.1."),
         ("train.lr", 1e39, "`train.lr` must be less than or equal to 1000000. Got 1e+39."),
+        ("train.lr", "x" * 1000, f'`train.lr` must be a valid number. Got "{"x" * 299}….'),
         ("train.lr", "abc", '`train.lr` must be a valid number. Got "abc".'),
         ("train.lr", "0.1", '`train.lr` must be a valid number. Got "0.1".'),
         ("train.lr", True, "`train.lr` must be a valid number. Got true."),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stages import prepare, train
-from stages.parts import process
+from stages.parts import process, recorded
 from stages.parts import resume as module
 from stages.parts.files import TRAINED, lock_folder
 from stages.parts.recorded import forget_recorded
@@ -310,7 +310,7 @@ def test_a_training_that_dvc_has_not_recorded_is_not_lost(workspace, change, mon
     forget_recorded()
     assert path.exists(), "no dvc.lock names what it led to"
     ended = path.with_name("ended")
-    Path("dvc.lock").write_text(f"stages:\n    md5: {ended.read_text()}\n")
+    Path("dvc.lock").write_text(f"stages:\n{ended.read_text()}")
     noted = ended.read_bytes()
     ended.write_bytes(b"")
     forget_recorded()
@@ -324,6 +324,24 @@ def test_a_training_that_dvc_has_not_recorded_is_not_lost(workspace, change, mon
     assert "resumed" not in capsys.readouterr().out, "it is recorded: this one was asked for"
     forget_recorded()
     assert not [*Path(".resume").iterdir()]
+
+
+def test_the_same_outputs_of_other_code_are_not_taken_for_recorded(workspace, monkeypatch):
+    state, outputs, code = Path(".resume/state"), Path("models/trained"), Path("train.py")
+    for folder in (state, outputs):
+        folder.mkdir(parents=True)
+    for path in (outputs / "weights", code):
+        path.write_text(path.name)
+    monkeypatch.setattr(recorded, "listed_code", lambda: [code])
+    recorded.note_end(state, outputs)
+    lines = (state / "ended").read_text().splitlines(keepends=True)
+    assert len(lines) == 2
+    Path("dvc.lock").write_text(lines[0])
+    forget_recorded()
+    assert state.exists()
+    Path("dvc.lock").write_text("".join(lines))
+    forget_recorded()
+    assert not state.exists()
 
 
 def test_a_training_that_dvc_has_recorded_is_run_again_if_it_is_forced(quick, tmp_path):
@@ -350,6 +368,17 @@ def test_a_signal_after_the_last_step_ends_the_process(workspace, change, monkey
     train.main()
     assert killed == [(os.getpid(), signal.SIGTERM)]
     assert "stopped by SIGTERM; the next run goes on from epoch 2 of 2\n" in capsys.readouterr().out
+
+
+def test_a_signal_after_the_last_save_ends_the_process(workspace, change, monkeypatch, capsys):
+    killed = []
+    change({"train.epochs": 2})
+    prepare.main()
+    monkeypatch.setattr(train, "flush", lambda _folder: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(module.os, "kill", lambda pid, signum: killed.append((pid, signum)))
+    train.main()
+    assert killed == [(os.getpid(), signal.SIGTERM)]
+    assert "train: stopped by SIGTERM; its outputs are written\n" in capsys.readouterr().out
 
 
 def test_a_full_disk_stops_no_training_and_is_said_once(
@@ -535,9 +564,11 @@ def test_a_second_signal_ends_the_process_at_once(long_job):
 def test_a_second_signal_ends_a_process_whose_main_thread_computes(tmp_path):
     """A handler of Python's would run after the computation alone, in minutes."""
     program = (
-        "import hashlib\n"
-        "from stages.parts import resume; from stages.parts.ranks import Ranks\n"
+        "import hashlib, threading\n"
+        "from stages.parts import process, resume; from stages.parts.ranks import Ranks\n"
+        "def say(): process.is_stopping.wait(); print('will stop', flush=True)\n"
         "with resume.resumable({}, Ranks(), 1):\n"
+        "    threading.Thread(target=say, daemon=True).start()\n"
         "    print('begun', flush=True)\n"
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**30)\n"
     )
@@ -545,9 +576,11 @@ def test_a_second_signal_ends_a_process_whose_main_thread_computes(tmp_path):
     for num_signals in (1, 2):
         started = Started(ROOT, [sys.executable, "-c", program], {"DVC_ROOT": str(tmp_path)})
         assert started.process.stdout.readline() == "begun\n"
-        for _ in range(num_signals):
+        for number in range(num_signals):
             time.sleep(1)
             started.process.send_signal(signal.SIGTERM)
+            if not number:  # who waits for an orphan's end sends it no second one
+                assert started.process.stdout.readline() == "will stop\n"
         try:
             started.process.communicate(timeout=5)
         except subprocess.TimeoutExpired:
@@ -577,7 +610,7 @@ def test_parameters_changed_while_it_trains_are_not_recorded_for_what_it_learned
     params.write_text(text.replace("lr: 0.1 ", "lr: 0.2 "))
     printed, _ = started.process.communicate(timeout=120)
     assert started.process.returncode != 0
-    assert "train: `train` in params.yaml changed while it ran. Nothing is recorded, " in printed
+    assert "train: `train` in params.yaml changed while it ran, and DVC would take it " in printed
     assert not (folder / TRAINED).exists()
     assert (folder / "dvc.lock").read_text() == lock
     params.write_text(text)

@@ -37,7 +37,7 @@ def test_an_interrupt_ends_the_waiting_and_says_what_goes_on(quick, tmp_path):
     sweep.send_signal(signal.SIGINT)
     _, errors = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
-    assert errors.splitlines()[-1].startswith("sweep: the experiments go on unattended. ")
+    assert errors.splitlines()[-1].startswith("sweep: what is queued by now goes on unattended")
     assert "Traceback" not in errors
     deadline = time.monotonic() + 120
     while "Success" not in command(folder, "dvc", "queue", "status").stdout:

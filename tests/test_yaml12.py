@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import pytest
 from dvc.utils.serialize import ParseError
@@ -190,3 +191,22 @@ def test_what_dvc_refuses_is_refused_with_its_line(tmp_path, monkeypatch, text, 
     with pytest.raises(UserError) as error:
         read_yaml(path)
     assert str(error.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("[{}]", "not valid YAML: too much, if each alias is replaced by what it stands for."),
+        ("{{? k : [{}]}}", "not valid YAML: too much, if each alias is replaced by"),
+        ("{{<<: [{}]}}", "line 7: too many keys."),
+    ],
+)
+def test_aliases_of_aliases_take_no_memory(workspace, value, sentence):
+    lines = ["a0: &a0 {k: 1}"]
+    lines += [f"a{i}: &a{i} {value.format(', '.join([f'*a{i - 1}'] * 9))}" for i in range(1, 12)]
+    Path("params.yaml").write_text("\n".join(lines))
+    with pytest.raises(UserError) as error:
+        read_yaml(Path("params.yaml"))
+    assert sentence in str(error.value)
+    Path("params.yaml").write_text("\n".join(lines[:3]))
+    assert read_yaml(Path("params.yaml"))

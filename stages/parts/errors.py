@@ -1,5 +1,7 @@
 """Errors that a user can cause and cure."""
 
+SHOWN_CHARACTERS = 300
+
 
 class UserError(Exception):
     """One sentence per fault: where, rule, value, cure. Shown bare; the exit status is 1."""
@@ -9,3 +11,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether a library lacks memory, whatever it calls that."""
     words = "allocate memory", "worker thread", "new thread", "error return without exception set"
     return isinstance(error, MemoryError) or any(text in str(error) for text in words)
+
+
+def cut(text: str) -> str:
+    """The beginning of a text, as long as a sentence can hold it."""
+    return text[:SHOWN_CHARACTERS] + "…" * (len(text) > SHOWN_CHARACTERS)

@@ -37,26 +37,26 @@ def output_folder(folder: Path, *, keeps_others: bool = False) -> Iterator[Path]
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
     old = folder.with_name(f".{folder.name}.old")
-    with _alone_in(folder.parent):
+    with alone_in(folder.parent):
         if os.path.lexists(old) and not os.path.lexists(folder):
             old.rename(folder)  # a kill came between the two renames below
         for left in sorted(folder.parent.glob(f".{folder.name}.*.draft")):
             if left.is_symlink() or not left.is_dir():
                 left.unlink()  # none of a stage's
                 continue
-            lock = lock_folder(left)
-            if lock is not None:
-                remove(left)
-                os.close(lock)
+            with alone_in(left, waits=False) as is_alone:
+                if is_alone:
+                    remove(left)
         draft.mkdir()
         lock = lock_folder(draft)
     try:
         yield draft
-        with _alone_in(folder.parent):
+        with alone_in(folder.parent):
             require_recordable()
+            for there in (folder, old):  # a kill may have come before the last line
+                if keeps_others and there.is_dir():
+                    _copy_others(there, draft)
             remove(old)
-            if keeps_others and folder.is_dir():
-                _copy_others(folder, draft)
             if os.path.lexists(folder):
                 folder.rename(old)
             draft.rename(folder)
@@ -82,13 +82,14 @@ def _copy_others(folder: Path, draft: Path) -> None:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    lock = lock_folder(folder, waits=True)
-    assert lock is not None
+def alone_in(folder: Path, *, waits: bool = True) -> Iterator[bool]:
+    """Lock a folder; yield False if another process has the lock and this one does not wait."""
+    lock = lock_folder(folder, waits=waits)
     try:
-        yield
+        yield lock is not None
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def lock_folder(folder: Path, *, waits: bool = False) -> int | None:

@@ -1,6 +1,5 @@
 """DVC records the inputs that lie there when a stage ends: they must be those that it has read."""
 
-import os
 import sys
 from functools import cache
 from hashlib import sha256
@@ -23,7 +22,7 @@ def code_files() -> list[Path]:
 
 
 def note_inputs(start_seconds: float) -> None:
-    """Remember what dvc.yaml lists for this stage as it is now, where DVC runs the stage.
+    """Remember what dvc.yaml lists for this stage as it is now.
 
     Args:
         start_seconds: When this process began to import the code, by the clock of files.
@@ -34,33 +33,39 @@ def note_inputs(start_seconds: float) -> None:
     late = [path for path in code_files() if path.stat().st_ctime > start_seconds]
     if late:
         raise UserError(f"{_stage()}: {min(late)} changed while it started. Run it again.")
-    if "DVC_STAGE" in os.environ:
-        _noted.update(_inputs())
+    _noted.update(_inputs())
 
 
-def require_same_inputs() -> None:
-    """Raise UserError if an input has been changed since it was noted."""
-    now = _inputs() if _noted else {}
+def require_same_inputs(within: Path = Path()) -> None:
+    """Raise UserError if an input, or one in a folder, has been changed since it was noted."""
+    before = {name: was for name, was in _noted.items() if Path(name).is_relative_to(within)}
+    now = _inputs(within) if before else {}
     changed = sorted(
-        name for name in _noted.keys() | now.keys() if _noted.get(name) != now.get(name)
+        name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
     )
     if changed:
         raise UserError(
-            f"{_stage()}: {' and '.join(changed[:3])} changed while it ran. Nothing is recorded,"
-            " since DVC would take it for what was used. Run it again; `dvc exp run --queue` leaves"
-            " a run in peace."
+            f"{_stage()}: {' and '.join(changed[:3])} changed while it ran, and DVC would take it"
+            " for what was used: nothing is recorded. Undo the change and run it again to keep the"
+            " work, or run it again as it is now."
         )
 
 
-def _inputs() -> dict[str, object]:
+def listed_code() -> list[Path]:
+    """The files of code that dvc.yaml lists for this stage."""
+    return [path for path in _listed()[0] if path.suffix == ".py" and path.is_file()]
+
+
+def _inputs(within: Path = Path()) -> dict[str, object]:
     paths, keys = _listed()
     found = {
         str(file): _content(file)
         for path in paths
+        if path.is_relative_to(within)
         for file in (path, *path.rglob("*"))
         if file.is_file() and not any(name[0] == "." for name in file.relative_to(path).parts)
     }
-    return found | _parameters(keys)
+    return found | (_parameters(keys) if within == Path() else {})
 
 
 def _content(path: Path) -> object:

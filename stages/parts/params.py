@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from stages.parts.errors import UserError
+from stages.parts.errors import UserError, cut
 from stages.parts.inputs import PARAMS
 from stages.parts.yaml12 import read_yaml
 
@@ -246,4 +246,4 @@ def _likely_key(unknown: str, missing: list[str]) -> str | None:
 
 
 def _show(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return cut(json.dumps(value, ensure_ascii=False, default=str))

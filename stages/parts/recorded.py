@@ -7,7 +7,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from stages.parts.files import file_hash, lock_folder, write_aside
+from stages.parts.files import alone_in, file_hash, write_aside
+from stages.parts.inputs import listed_code
 
 LOCK = Path("dvc.lock")
 ENDED = "ended"
@@ -19,21 +20,24 @@ def resume_folder() -> Path:
 
 
 def note_end(state: Path, outputs: Path) -> None:
-    """Note to which outputs a state has led, if possible: else it is deleted when it is old."""
+    """Note to which outputs a state has led, if possible: else it is deleted when it is old.
+
+    And by which code: another's outputs, which dvc.lock may name, can be the same.
+    """
+    hashes = _dvc_hash(outputs), *(file_hash(path, "md5") for path in listed_code())
     with suppress(OSError):
-        write_aside(state / ENDED, _dvc_hash(outputs).encode())
+        write_aside(state / ENDED, "".join(f"md5: {each}\n" for each in hashes).encode())
 
 
 def forget_recorded() -> None:
     """Delete the states of trainings whose outputs dvc.lock names; not those in use."""
     recorded = LOCK.read_bytes() if LOCK.is_file() else b""
     for ended in resume_folder().glob(f"*/{ENDED}"):
-        with suppress(OSError):  # another process may do the same
-            lock = lock_folder(ended.parent)
-            if lock is not None:
-                if ended.is_file() and b"md5: %s\n" % ended.read_bytes() in recorded:
-                    shutil.rmtree(ended.parent)
-                os.close(lock)
+        # Another process may do the same.
+        with suppress(OSError), alone_in(ended.parent, waits=False) as is_alone:
+            lines = ended.read_bytes().splitlines(keepends=True) if ended.is_file() else []
+            if is_alone and lines and all(line in recorded for line in lines):
+                shutil.rmtree(ended.parent)
 
 
 def _dvc_hash(folder: Path) -> str:

@@ -16,7 +16,8 @@ from types import FrameType
 
 from stages.parts import process
 from stages.parts.errors import is_out_of_memory
-from stages.parts.files import lock_folder, remove, write_aside
+from stages.parts.files import PREPARED, alone_in, lock_folder, remove, write_aside
+from stages.parts.inputs import require_same_inputs
 from stages.parts.ranks import Ranks
 from stages.parts.recorded import forget_recorded, note_end, resume_folder
 from stages.parts.state import State
@@ -94,18 +95,27 @@ class Resume:
         is_due = is_last or self._signal or start >= self._next_save
         if self._ranks.rank > 0 or not is_due:
             return
+        require_same_inputs(PREPARED)  # which may be read again: no state of other rows is saved
         saved = self._save(state)
         seconds = time.monotonic() - start
         self._next_save = start + max(INTERVAL_SECONDS, seconds / SHARE)
         if self._signal:
-            outcome = f"the next run goes on from {self._where(state)}" if saved else "not saved"
-            name = signal.Signals(self._signal).name
-            signal.signal(self._signal, signal.SIG_DFL)
-            try:
-                below = "\n" * sys.stderr.isatty()  # the bar
-                print(f"{below}train: stopped by {name}; {outcome}", flush=True)
-            finally:  # also where nobody reads it any more
-                os.kill(os.getpid(), self._signal)
+            self.end_by_signal(
+                f"the next run goes on from {self._where(state)}" if saved else "not saved"
+            )
+
+    def end_by_signal(self, outcome: str) -> None:
+        """Say so, and end this process, if a signal has come."""
+        signum, self._signal = self._signal, 0
+        if not signum:
+            return
+        signal.signal(signum, signal.SIG_DFL)
+        try:
+            below = "\n" * sys.stderr.isatty()  # the bar
+            name = signal.Signals(signum).name
+            print(f"{below}train: stopped by {name}; {outcome}", flush=True)
+        finally:  # also where nobody reads it any more
+            os.kill(os.getpid(), signum)
 
     def _save(self, state: State) -> bool:
         """Write aside, flush and rename; training goes on without, where this is impossible."""
@@ -147,6 +157,7 @@ def resumable(fingerprint: Mapping[str, bytes], ranks: Ranks, num_epochs: int) -
     resume = Resume(folder, digest, ranks, num_epochs)
     lock = None
     if ranks.rank == 0:
+        require_same_inputs()  # the fingerprint is theirs, and of what has been read
         forget_recorded()
         lock = _lock(folder)
         _delete_old(folder.parent)
@@ -159,6 +170,8 @@ def resumable(fingerprint: Mapping[str, bytes], ranks: Ranks, num_epochs: int) -
             signal.signal(each, handler)
         if lock is not None:
             os.close(lock)
+    if ranks.rank == 0:
+        resume.end_by_signal("its outputs are written")
 
 
 @contextmanager
@@ -175,7 +188,8 @@ def _second_signal_at_once(ranks: Ranks) -> Iterator[None]:
     before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
 
     def wait() -> None:
-        os.read(told, 1)
+        if os.read(told, 1):
+            process.is_stopping.set()
         second = os.read(told, 1)  # nothing at the end of the training
         os.close(told)
         if second:
@@ -225,7 +239,6 @@ def _delete_old(folder: Path) -> None:
             continue  # not ours
         with suppress(OSError):  # another training has just ended, or it is somebody else's
             if time.time() - old.stat().st_mtime > KEPT_SECONDS:
-                lock = lock_folder(old)
-                if lock is not None:
-                    shutil.rmtree(old)
-                    os.close(lock)
+                with alone_in(old, waits=False) as is_alone:
+                    if is_alone:
+                        shutil.rmtree(old)

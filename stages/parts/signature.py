@@ -12,9 +12,8 @@ from pydantic_core import PydanticCustomError
 from safetensors import SafetensorError, safe_open
 
 from stages.parts.categories import columns_of, inputs_of
-from stages.parts.errors import UserError
+from stages.parts.errors import UserError, cut
 
-SHOWN_CHARACTERS = 300  # of a library's reason
 METADATA = "model"  # the file's one metadata key: two would be written in random order
 
 
@@ -59,7 +58,5 @@ def open_weights(path: Path, framework: str) -> Iterator[tuple[Signature, Any]]:
             yield Signature.model_validate_json(file.metadata()[METADATA]), file
     except (SafetensorError, ValidationError, KeyError, TypeError, RuntimeError) as error:
         text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        reason = " ".join(text.split())
-        if len(reason) > SHOWN_CHARACTERS:
-            reason = f"{reason[:SHOWN_CHARACTERS]}…"
+        reason = cut(" ".join(text.split()))
         raise UserError(f"{path} is not a model of this project: {reason}. Train again.") from None

@@ -29,6 +29,9 @@ SCALARS = {  # by type: a pattern, and the characters that a match may begin wit
     "int": (r"[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9_]+)", "-+0123456789"),
 }
 
+MAX_KEYS = 10**5  # of a mapping, with those that it merges
+MAX_SIZE = 10**7  # of a document, in values and characters
+
 # What PyYAML raises for a tag that does not fit its value, and for deep nesting.
 REFUSALS = yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError
 
@@ -43,6 +46,11 @@ class _Loader(yaml.CSafeLoader):
     def construct_float(self, node: ScalarNode) -> float:
         text = str(self.construct_scalar(node)).replace("_", "").lower()
         return float(re.sub(r"\.(inf|nan)$", r"\1", text))
+
+    def flatten_mapping(self, node: MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_KEYS:
+            raise yaml.MarkedYAMLError(problem="too many keys", problem_mark=node.start_mark)
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = set()
@@ -94,7 +102,20 @@ def parse_yaml(text: str) -> Any:
     if re.search(r"^%YAML", text, re.MULTILINE):
         raise ValueError("a %YAML directive changes what values mean; remove it")
     content = yaml.load(text, _Loader)  # noqa: S506 (the loader above is a SafeLoader)
+    if _size(content, {}) > MAX_SIZE:
+        raise ValueError("too much, if each alias is replaced by what it stands for")
     json.dumps(
         content, ensure_ascii=False, default=str
     ).encode()  # neither circles nor half characters
     return content or {}
+
+
+def _size(value: Any, sizes: dict[int, int]) -> int:
+    """How many values and characters there are; a value that is shared counts each time."""
+    if not isinstance(value, dict | list):
+        return 1 + len(value) if isinstance(value, str) else 1
+    if id(value) not in sizes:
+        sizes[id(value)] = 0  # a circle ends here
+        parts = (*value.keys(), *value.values()) if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(_size(part, sizes) for part in parts)
+    return sizes[id(value)]
