@@ -100,7 +100,10 @@ def test_no_state_of_other_rows_is_saved(noted, change):
     resume._path.parent.mkdir()
     state = State(nn.Linear(1, 1), optim.SGD([torch.ones(1)]))
     CHANGES["a parameter"][0]()  # is in use, and read no more
+    Path("dvc.yaml").write_text("stages: {train: {deps: [data], params: [train]}}")
     resume.save_if_due(state, is_last=True)
+    inputs._listed.cache_clear()
+    resume.save_if_due(state, is_last=True)  # whether its folder or its files are listed
     before = contents(noted)
     cause, what = CHANGES[change]
     cause()
@@ -117,7 +120,10 @@ def test_no_state_is_saved_of_code_or_rows_that_were_changed_before_they_were_re
 
 
 def test_where_there_is_no_plain_list_nothing_is_compared(noted):
-    for text in ("", "stages: {}", "stages: {train: {deps: [{a: 1}], params: [{p.yaml: [a]}]}}"):
+    for text in (
+        "", "stages: {}", "stages: {train: {deps: [{a: 1}], params: [{p.yaml: [a]}]}}",
+        "[]", "stages:", "stages: {train: }", "stages: {train: {deps: }}", "stages: [",
+    ):  # fmt: skip
         Path("dvc.yaml").write_text(text)
         inputs._listed.cache_clear()
         assert inputs._listed() == ([], [])

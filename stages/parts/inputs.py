@@ -36,9 +36,9 @@ def note_inputs(start_seconds: float) -> None:
     _noted.update(_inputs())
 
 
-def require_same_inputs(within: Path = Path()) -> None:
+def require_same_inputs(within: str = "") -> None:
     """Raise UserError if an input, or one in a folder, has been changed since it was noted."""
-    before = {name: was for name, was in _noted.items() if Path(name).is_relative_to(within)}
+    before = {name: was for name, was in _noted.items() if name.startswith(within)}
     now = _inputs(within) if before else {}
     changed = sorted(
         name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
@@ -56,16 +56,17 @@ def listed_code() -> list[Path]:
     return [path for path in _listed()[0] if path.suffix == ".py" and path.is_file()]
 
 
-def _inputs(within: Path = Path()) -> dict[str, object]:
+def _inputs(within: str = "") -> dict[str, object]:
     paths, keys = _listed()
     found = {
         str(file): _content(file)
         for path in paths
-        if path.is_relative_to(within)
         for file in (path, *path.rglob("*"))
-        if file.is_file() and not any(name[0] == "." for name in file.relative_to(path).parts)
+        if str(file).startswith(within)
+        and file.is_file()
+        and not any(name[0] == "." for name in file.relative_to(path).parts)
     }
-    return found | (_parameters(keys) if within == Path() else {})
+    return found | ({} if within else _parameters(keys))
 
 
 def _content(path: Path) -> object:
@@ -92,11 +93,13 @@ def _parameters(keys: list[str]) -> dict[str, object]:
 @cache
 def _listed() -> tuple[list[Path], list[str]]:
     """The paths and the parameters that DVC will record, as far as they are named plainly."""
-    stages = read_yaml(PIPELINE).get("stages", {}) if PIPELINE.exists() else {}
-    stage = stages.get(_stage(), {})
-    deps, params = stage.get("deps", []), stage.get("params", [])
-    paths = [Path(path) for path in deps if isinstance(path, str)]
-    return paths, [key for key in params if isinstance(key, str)]
+    try:
+        stage = read_yaml(PIPELINE)["stages"][_stage()]
+        deps, params = stage.get("deps", []), stage.get("params", [])
+        paths = [Path(path) for path in deps if isinstance(path, str)]
+        return paths, [key for key in params if isinstance(key, str)]
+    except (UserError, LookupError, TypeError, AttributeError):  # DVC itself would record nothing
+        return [], []
 
 
 def _stage() -> str:

@@ -24,8 +24,8 @@ def note_end(state: Path, outputs: Path) -> None:
 
     And by which code: another's outputs, which dvc.lock may name, can be the same.
     """
-    hashes = _dvc_hash(outputs), *(file_hash(path, "md5") for path in listed_code())
     with suppress(OSError):
+        hashes = _dvc_hash(outputs), *(file_hash(path, "md5") for path in listed_code())
         write_aside(state / ENDED, "".join(f"md5: {each}\n" for each in hashes).encode())
 
 

@@ -95,7 +95,7 @@ class Resume:
         is_due = is_last or self._signal or start >= self._next_save
         if self._ranks.rank > 0 or not is_due:
             return
-        require_same_inputs(PREPARED)  # which may be read again: no state of other rows is saved
+        require_same_inputs(str(PREPARED))  # may be read again: no state of other rows is saved
         saved = self._save(state)
         seconds = time.monotonic() - start
         self._next_save = start + max(INTERVAL_SECONDS, seconds / SHARE)
