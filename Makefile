@@ -38,7 +38,7 @@ test: lint  ## lint, types and all tests
 verify: .venv/installed  ## run everything again from nothing; fail if an output differs
 	python tests/verify.py
 
-faults: .venv/installed  ## kill, starve and feed garbage at length: an hour and a half on two cores
+faults: run  ## kill, starve and feed garbage at length: an hour and a half on two cores
 	python tests/faults/kills.py 200 SIGKILL
 	python tests/faults/kills.py 200 SIGTERM,SIGINT
 	python tests/faults/fuzz.py params 2000
