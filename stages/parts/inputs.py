@@ -37,7 +37,7 @@ def note_inputs(start_seconds: float) -> None:
 
 
 def require_same_inputs(within: str = "") -> None:
-    """Raise UserError if an input, or one in a folder, has been changed since it was noted."""
+    """Raise UserError if an input whose name begins so has been changed since it was noted."""
     before = {name: was for name, was in _noted.items() if name.startswith(within)}
     now = _inputs(within) if before else {}
     changed = sorted(

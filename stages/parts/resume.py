@@ -99,10 +99,9 @@ class Resume:
         saved = self._save(state)
         seconds = time.monotonic() - start
         self._next_save = start + max(INTERVAL_SECONDS, seconds / SHARE)
-        if self._signal:
-            self.end_by_signal(
-                f"the next run goes on from {self._where(state)}" if saved else "not saved"
-            )
+        self.end_by_signal(
+            f"the next run goes on from {self._where(state)}" if saved else "not saved"
+        )
 
     def end_by_signal(self, outcome: str) -> None:
         """Say so, and end this process, if a signal has come."""
@@ -189,7 +188,7 @@ def _second_signal_at_once(ranks: Ranks) -> Iterator[None]:
 
     def wait() -> None:
         if os.read(told, 1):
-            process.is_stopping.set()
+            process.is_stopping.set()  # before `stop`, which may be late
         second = os.read(told, 1)  # nothing at the end of the training
         os.close(told)
         if second:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -57,8 +58,8 @@ class State:
         values = {name: getattr(self, name) for name in SIMPLE}
         values["network"] = self.network.state_dict()
         values["optimizer"] = self.optimizer.state_dict()
-        rows = [[row[0], row[1], math.nan if row[2] is None else row[2]] for row in self.history]
-        values["history"] = torch.tensor(rows, dtype=torch.float64)
+        # None becomes NaN. Lists of rows, in Python, would set off its collector of garbage.
+        values["history"] = torch.from_numpy(np.array(self.history, dtype=np.float64))
         tensors: dict[str, Tensor] = {}
         text = json.dumps(_pack(values, tensors))
         free = available_bytes(torch.device("cpu"))
