@@ -1,8 +1,16 @@
-"""The stages, each run as `python -m stages.NAME`."""
+"""The stages, each run as `python -m stages.NAME`. This is the one file that acts on import."""
 
+import os
 import signal
 import sys
 
-# A stage that is interrupted, be it while it imports, ends without a traceback; not who imports it.
+# Ctrl-C ends a stage without a traceback, even during imports. A program that imports it is not
+# touched.
 if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+# numpy and matplotlib read these when they are imported: kernels that every x86-64 CPU has, and no
+# window, settings or list of fonts of the user's.
+os.environ["OPENBLAS_CORETYPE"] = "Prescott"
+os.environ["MPLBACKEND"] = "svg"
+os.environ["MPLCONFIGDIR"] = ".cache/matplotlib"

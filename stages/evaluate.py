@@ -1,40 +1,34 @@
 """Score the trained model by inference, beside the best linear model there is.
 
-Reads params.yaml, data/prepared/ and models/trained/; writes metrics/.
+Run by `dvc repro`, or alone by `python -m stages.evaluate`. Reads params.yaml, data/prepared/ and
+models/trained/; writes metrics/.
 """
 
-from collections.abc import Iterator
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from stages.parts.device import choose_device, set_numerics
-from stages.parts.errors import UserError
-from stages.parts.files import (
-    EVALUATION,
-    PLOTS,
-    PREPARED,
-    WEIGHTS,
-    output_folder,
-    write_csv,
-    write_json,
-)
-from stages.parts.least_squares import LeastSquares, least_squares
-from stages.parts.model import Model, formula
-from stages.parts.params import load_params
-from stages.parts.process import run, run_module
-from stages.parts.recorded import forget_recorded
-from stages.parts.scores import Predict, scores
-from stages.parts.split import Split, read_statistics
+from stages.base.errors import UserError
+from stages.base.files import EVALUATION, HISTORY, PLOTS, PREPARED, WEIGHTS, write_json
+from stages.base.outputs import output_folder
+from stages.base.params import TrainParams, load_params
+from stages.base.process import require_recordable, run
+from stages.base.recorded import forget_recorded
+from stages.model.device import choose_device, set_numerics
+from stages.model.model import Model, formula
+from stages.rows.split import Split, read_statistics
+from stages.scoring.figure import write_figure
+from stages.scoring.least_squares import LeastSquares, least_squares
+from stages.scoring.scores import Predict, scores
 
-FIGURE = "stages.parts.figure"
-# Read by numpy and matplotlib when they are imported: kernels that every x86-64 CPU has, for the
-# products of coordinates, and a folder for their list of fonts in the project, not in the home.
-FIGURE_ENVIRONMENT = {"OPENBLAS_CORETYPE": "Prescott", "MPLCONFIGDIR": ".cache/matplotlib"}
-FIT_COLUMNS = ["x", "actual", "predicted", "exact", "residual", "x_label", "target"]
+LOSS_LABELS = {
+    "mse": "mean squared error",
+    "mae": "mean absolute error",
+    "huber": "mean Huber loss",
+}
 
 
 def main() -> None:
@@ -45,37 +39,34 @@ def main() -> None:
     statistics = read_statistics(training)
     model = Model.load(WEIGHTS)
     device = choose_device(params.device, model.dtype)
-    model.to(device)
+    model.to(device).eval()
 
     def predict(inputs: Tensor) -> Tensor:
         return model(inputs.to(device)).cpu()
 
     if [*model.features, model.target] != [*training.features, training.target]:
         raise UserError(f"{WEIGHTS} was trained on other columns. Run `dvc repro`.")
-    exact = least_squares(training, statistics)
-    scored = test if test.num_rows else training
-    both = scores(scored, {"model": predict, "least_squares": exact.predict})
+    optimum = least_squares(training, statistics)
+    scored, name = (test, "test") if test.num_rows else (training, "train")
+    both = scores(scored, {"model": predict, "least_squares": optimum.predict})
     evaluation: dict[str, dict[str, Any]] = {
-        "least_squares": both["least_squares"],
-        "exact": exact_coefficients(model.features, exact),
+        "least_squares": describe(model.features, optimum) | {name: both["least_squares"]},
+        name: both["model"],
     }
     if test.num_rows:
-        evaluation["test"] = both["model"]
         evaluation["train"] = scores(training, {"model": predict})["model"]
-    else:
-        evaluation["train"] = both["model"]
     line = model.line()
     if line:
         evaluation["learned"] = dict(zip(coefficient_names(model.features), line, strict=True))
 
     with output_folder(PLOTS, keeps_others=True) as folder:
-        fit = sample_fit(scored, predict, exact, params.evaluate.plot_rows)
-        write_csv(folder / "fit.csv", FIT_COLUMNS, fit)
-        if not run_module(FIGURE, folder, FIGURE_ENVIRONMENT):
-            raise UserError("evaluate: the figure was not drawn.")
+        fit = sample_fit(scored, predict, optimum, params.evaluate.plot_rows)
+        fit.to_csv(folder / "fit.csv", index=False, lineterminator="\n")
+        write_figure(folder, read_history(), fit, loss_label(params.train, model.target))
+        require_recordable()
         write_json(EVALUATION, evaluation)
     kind = "test" if test.num_rows else "training"
-    best = formula(model.features, model.target, exact.coefficients.tolist())
+    best = formula(model.features, model.target, optimum.coefficients.tolist())
     print(
         f"evaluate: {scored.num_rows} {kind} rows: {model.describe()},"
         f" RMSE {both['model']['rmse']:.4g}; exact least squares: {best},"
@@ -83,17 +74,16 @@ def main() -> None:
     )
 
 
-def exact_coefficients(features: list[str], exact: LeastSquares) -> dict[str, float]:
-    """The exact estimate and its standard errors; of dependent columns, their rank instead."""
+def describe(features: list[str], optimum: LeastSquares) -> dict[str, Any]:
+    """The coefficients and their standard errors; if columns depend on each other, their rank."""
     num_columns = 1 + len(features)
-    if exact.rank < num_columns:
-        return {"columns": num_columns, "rank": exact.rank, "rank_deficient": True}
+    if optimum.rank < num_columns:
+        return {"columns": num_columns, "rank": optimum.rank, "rank_deficient": True}
     names = coefficient_names(features)
-    estimate = dict(zip(names, exact.coefficients.tolist(), strict=True))
-    if exact.std_errors is not None:
-        errors = exact.std_errors.tolist()
-        estimate |= {f"{name}_std_error": error for name, error in zip(names, errors, strict=True)}
-    return estimate
+    found = {"coefficients": dict(zip(names, optimum.coefficients.tolist(), strict=True))}
+    if optimum.std_errors is not None:
+        found["std_errors"] = dict(zip(names, optimum.std_errors.tolist(), strict=True))
+    return found
 
 
 def coefficient_names(features: list[str]) -> list[str]:
@@ -102,32 +92,48 @@ def coefficient_names(features: list[str]) -> list[str]:
 
 
 def sample_fit(
-    split: Split, predict: Predict, exact: LeastSquares, num_rows: int
-) -> Iterator[tuple[object, ...]]:
-    """Rows of fit.csv: ``num_rows`` rows of ``split`` at even distances, or all if they are fewer.
+    split: Split, predict: Predict, optimum: LeastSquares, num_rows: int
+) -> pd.DataFrame:
+    """Rows for the plots: ``num_rows`` rows of ``split`` at even distances, or all if fewer.
 
-    ``x`` is the one feature or, where there are several, the prediction, and the rows are sorted by
-    it. Each row repeats the names for the axes: nothing else tells them to a plot. They hold no
-    `<`, which could end the script of DVC's page.
+    ``x`` is the feature if there is one, else the prediction; rows are sorted by ``x``. Every row
+    repeats the names for the axes, because a plot of DVC's can read them nowhere else. The names
+    hold no `<`, which could end the script in DVC's page.
     """
     num_rows = min(num_rows, split.num_rows)
     chosen = np.arange(num_rows) * split.num_rows // num_rows
-    blocks, places = np.divmod(chosen, split.block_rows)
-    parts = [split.read(block)[places[blocks == block]] for block in np.unique(blocks)]
-    rows = torch.from_numpy(np.concatenate(parts))
+    block_numbers, places = np.divmod(chosen, split.block_rows)
+    blocks = [split.read(b)[places[block_numbers == b]] for b in np.unique(block_numbers)]
+    rows = torch.from_numpy(np.concatenate(blocks))
     inputs, actual = rows[:, :-1], rows[:, -1].tolist()
     with torch.inference_mode():
         predicted = predict(inputs)[:, 0].tolist()
-    if len(split.features) == 1:
-        x, best = inputs[:, 0].tolist(), exact.predict(inputs)[:, 0].tolist()
-        x_label = split.features[0]
-    else:
-        x, best = predicted, [""] * num_rows
-        x_label = f"{split.target}, predicted"
-    names = [name.replace("<", "‹") for name in (x_label, split.target)]
-    columns = x, actual, predicted, best
-    for row in sorted(zip(*columns, strict=True), key=itemgetter(0)):
-        yield *row, row[1] - row[2], *names
+    has_one_feature = len(split.features) == 1
+    x_label = split.features[0] if has_one_feature else f"{split.target}, predicted"
+    fit = pd.DataFrame(
+        {
+            "x": inputs[:, 0].tolist() if has_one_feature else predicted,
+            "actual": actual,
+            "predicted": predicted,
+            "least_squares": optimum.predict(inputs)[:, 0].tolist() if has_one_feature else None,
+            "residual": np.subtract(actual, predicted),
+            "x_label": x_label.replace("<", "‹"),
+            "target": split.target.replace("<", "‹"),
+        }
+    )
+    return fit.sort_values("x", kind="stable")
+
+
+def read_history() -> pd.DataFrame:
+    """The losses after each epoch, as `train` has written them."""
+    if not HISTORY.exists():
+        raise UserError(f"{HISTORY} does not exist. Run `dvc repro`.")
+    return pd.read_csv(HISTORY)
+
+
+def loss_label(params: TrainParams, target: str) -> str:
+    """What the loss is a mean of, and its unit."""
+    return f"{LOSS_LABELS[params.loss]} of {'z-scores' if params.standardize else target}"
 
 
 if __name__ == "__main__":

@@ -20,20 +20,20 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from stages.parts.categories import columns_of, encode
-from stages.parts.cells import BOOLEANS, Cells, parser, require_kinds
-from stages.parts.device import set_numerics
-from stages.parts.errors import UserError
-from stages.parts.faults import Faults, show
-from stages.parts.model import Model
-from stages.parts.params import is_delimiter
-from stages.parts.process import run
-from stages.parts.progress import Progress
-from stages.parts.release import Release, open_release
-from stages.parts.split import arrow_column
-from stages.parts.table import Batch, Cures, Table, listed, require_delimiter
-from stages.parts.table_output import Write, table_output
-from stages.parts.workers import in_order
+from stages.base.errors import UserError
+from stages.base.params import is_delimiter
+from stages.base.process import run
+from stages.base.progress import Progress
+from stages.base.threads import in_order
+from stages.model.device import set_numerics
+from stages.model.model import Model
+from stages.release.release import Release, open_release
+from stages.rows.categories import columns_of, encode
+from stages.rows.split import arrow_column
+from stages.tables.cells import BOOLEANS, Cells, parser, require_kinds
+from stages.tables.faults import Faults, show
+from stages.tables.table import Batch, Cures, Table, listed, require_delimiter
+from stages.tables.table_output import Write, table_output
 
 SUFFIX = "_predicted"
 GROUP_ROWS = 16  # kernels treat the rows beyond whole groups otherwise
@@ -195,7 +195,7 @@ def predict(
             faults.add_where(is_faulty, num_rows, fault_in(batch, places, columns, release))
             num_rows += len(predictions)
             num_outside += outside
-            progress.update(num_rows, num_rows / (batch.share or 1))
+            progress.update(num_rows, num_rows / (batch.fraction_read or 1))
             if not faults.num_cells:
                 write([*batch.columns, predictions])
     if faults.num_cells:

@@ -12,17 +12,18 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.parts.categories import encode, inputs_of
-from stages.parts.cells import CheckedCells, choose_columns, require_names
-from stages.parts.errors import UserError
-from stages.parts.exact_sum import exact_mean, exact_sum
-from stages.parts.files import PREPARED, RAW, output_folder, write_json
-from stages.parts.line import Line
-from stages.parts.params import PrepareParams, load_params
-from stages.parts.process import run
-from stages.parts.progress import Progress
-from stages.parts.split import SPLITS, Split, SplitWriter, Statistics, split_labels
-from stages.parts.table import Table, listed, require_delimiter
+from stages.base.errors import UserError
+from stages.base.files import PREPARED, RAW, write_json
+from stages.base.outputs import output_folder
+from stages.base.params import PrepareParams, load_params
+from stages.base.process import run
+from stages.base.progress import Progress
+from stages.rows.categories import encode, inputs_of
+from stages.rows.exact_sum import exact_mean, exact_sum
+from stages.rows.split import SPLITS, Split, SplitWriter, Statistics, split_labels
+from stages.tables.cells import CellFormat, CheckedCells, choose_columns, require_names
+from stages.tables.line import Line
+from stages.tables.table import Table, listed, require_delimiter
 
 MAX_RANDOM_ROWS = 10**9 - 1  # what numpy's multivariate_hypergeometric can draw from
 
@@ -30,7 +31,8 @@ MAX_RANDOM_ROWS = 10**9 - 1  # what numpy's multivariate_hypergeometric can draw
 def main() -> None:
     params = load_params().prepare
     table = open_table(params)
-    cells = CheckedCells(table, choose_columns(str(table.path), table.names, params), params)
+    columns = choose_columns(str(table.path), table.names, params.features, params.target)
+    cells = CheckedCells(table, columns, cell_format(params))
     with output_folder(PREPARED) as folder, TemporaryFile(dir=folder) as spool:
         num_rows, dropped = spool_rows(cells, params, spool)
         require_names(str(table.path), cells.columns, cells.categories())
@@ -55,6 +57,16 @@ def open_table(params: PrepareParams) -> Table | Line:
     table = Table(RAW / params.source.removeprefix(f"{RAW}/"), params.delimiter)
     require_delimiter(table, {params.target})
     return table
+
+
+def cell_format(params: PrepareParams) -> CellFormat:
+    """How the cells of the table are to be understood."""
+    return CellFormat(
+        decimal=params.decimal,
+        missing_values=params.missing_values,
+        is_missing_allowed=params.missing == "drop",
+        dtype=params.dtype,
+    )
 
 
 def spool_rows(cells: CheckedCells, params: PrepareParams, spool: IO[bytes]) -> tuple[int, str]:

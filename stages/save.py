@@ -8,21 +8,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.parts.card import card
-from stages.parts.errors import UserError
-from stages.parts.files import (
+from stages.base.errors import UserError
+from stages.base.files import (
     EVALUATION,
     PLOTS,
     PREPARED,
     RELEASE,
     STATISTICS,
     WEIGHTS,
-    output_folder,
     read_json,
     sha256,
     write_json,
 )
-from stages.parts.manifest import (
+from stages.base.outputs import output_folder
+from stages.base.params import load_params
+from stages.base.process import run, run_module
+from stages.model.signature import open_weights
+from stages.release.card import card
+from stages.release.manifest import (
     FILES,
     MANIFEST,
     MODEL,
@@ -33,13 +36,10 @@ from stages.parts.manifest import (
     columns,
     proof,
 )
-from stages.parts.params import load_params
-from stages.parts.process import run, run_module
-from stages.parts.signature import open_weights
-from stages.parts.split import SPLITS, Split, read_statistics
+from stages.rows.split import SPLITS, Split, read_statistics
 
-EXPORT = "stages.parts.export"
-PROOF = "stages.parts.proof"
+EXPORT = "stages.release.export"
+PROOF = "stages.release.proof"
 FIGURE = "figure.svg"
 
 
@@ -53,7 +53,7 @@ def main() -> None:
         if params.save.onnx:
             require_success(EXPORT, folder)
         try:
-            manifest = describe(folder, params.model_dump(), evaluation)
+            manifest = build_manifest(folder, params.model_dump(), evaluation)
             text = card(manifest)
         except (KeyError, TypeError, ValueError):
             raise _damaged_scores() from None
@@ -74,7 +74,7 @@ def require_success(name: str, draft: Path) -> None:
         )
 
 
-def describe(folder: Path, parameters: dict[str, Any], scores: dict[str, Any]) -> Manifest:
+def build_manifest(folder: Path, parameters: dict[str, Any], scores: dict[str, Any]) -> Manifest:
     """All that model.json holds."""
     statistics = read_statistics(Split(PREPARED / "train.parquet"))
     with open_weights(folder / MODEL, "numpy") as (signature, _):

@@ -11,30 +11,30 @@ import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
-from stages.parts.batches import Rows, Table, batches, block_size, load_tables
-from stages.parts.device import choose_device, set_numerics
-from stages.parts.errors import UserError
-from stages.parts.files import (
+from stages.base.errors import UserError
+from stages.base.files import (
     HISTORY,
     PREPARED,
     STATISTICS,
     TRAINED,
     WEIGHTS,
     flush,
-    output_folder,
     write_csv,
 )
-from stages.parts.fingerprint import code_digest, fingerprint
-from stages.parts.gradient import backward, mean_loss
-from stages.parts.lbfgs import LBFGS
-from stages.parts.model import Model
-from stages.parts.params import TrainParams, load_params
-from stages.parts.process import run
-from stages.parts.progress import Progress
-from stages.parts.ranks import Ranks, join_ranks, start_ranks
-from stages.parts.resume import Resume, resumable
-from stages.parts.split import Split, Statistics, read_statistics
-from stages.parts.state import History, State
+from stages.base.outputs import output_folder
+from stages.base.params import TrainParams, load_params
+from stages.base.process import run
+from stages.base.progress import Progress
+from stages.model.device import choose_device, set_numerics
+from stages.model.model import Model
+from stages.rows.split import Split, Statistics, read_statistics
+from stages.training.batches import ScaledRows, ScaledSplit, batches, block_size, load_splits
+from stages.training.checkpoint import History, State
+from stages.training.fingerprint import code_digest, fingerprint
+from stages.training.gradient import backward, mean_loss
+from stages.training.lbfgs import LBFGS
+from stages.training.ranks import Ranks, join_ranks, start_ranks
+from stages.training.resume import Resume, resumable
 
 Loss = Callable[..., Tensor]
 
@@ -58,7 +58,7 @@ def main() -> None:
         if ranks.num_ranks > 1:
             ranks.require_equal(code_digest())
             ranks.require_equal(digests)
-        tables = load_tables(training, validation, model, ranks)
+        tables = load_splits(training, validation, model, ranks)
         with resumable(digests, ranks, params.train.epochs) as resume:
             history = train(params.train, model, *tables, ranks, resume)
             if ranks.rank > 0:
@@ -94,8 +94,8 @@ def build_model(params: TrainParams, training: Split, statistics: Statistics) ->
 def train(
     params: TrainParams,
     model: Model,
-    training: Table,
-    validation: Table,
+    training: ScaledSplit,
+    validation: ScaledSplit,
     ranks: Ranks,
     resume: Resume,
 ) -> History:
@@ -115,12 +115,12 @@ def train(
     optimizer = build_optimizer(params, parameters)
     size = block_size(len(model.features), params.hidden)
 
-    def loss_of(rows: Rows) -> Tensor:
+    def loss_of(rows: ScaledRows) -> Tensor:
         progress.add(rows.num_rows * ranks.num_ranks)
         predictions = model.network(rows.inputs)  # forward pass
         return loss_function(predictions, rows.targets)
 
-    def step(batch: Table | Rows) -> float:
+    def step(batch: ScaledSplit | ScaledRows) -> float:
         def closure() -> float:  # lbfgs calls it several times in a step
             optimizer.zero_grad()
             return backward(loss_of, batch.blocks(size), parameters, ranks)
@@ -137,7 +137,9 @@ def train(
         for epoch in range(state.epoch, params.epochs):
             if params.patience and epoch > state.best_epoch + params.patience:
                 break
-            progress.label = f"train: epoch {epoch + 1} of {params.epochs}{losses(state.history)}"
+            progress.label = (
+                f"train: epoch {epoch + 1} of {params.epochs}{last_losses(state.history)}"
+            )
             for batch in batches(training, params.batch_size, params.seed, epoch, state.step):
                 state.total_loss += step(batch) * batch.num_rows
                 state.step += 1
@@ -183,7 +185,7 @@ def require_finite(epoch_and_values: Sequence[float | None], params: TrainParams
         )
 
 
-def losses(history: History) -> str:
+def last_losses(history: History) -> str:
     """The last epoch's, in words."""
     return "".join(
         f", {name} {loss:.4g}"

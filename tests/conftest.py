@@ -18,12 +18,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from stages.parts import workers
-from stages.parts.cells import CheckedCells, choose_columns
-from stages.parts.errors import UserError
-from stages.parts.files import RAW
-from stages.parts.params import load_params
-from stages.parts.table import Table, require_delimiter
+from stages.base import threads
+from stages.base.errors import UserError
+from stages.base.files import RAW
+from stages.base.params import load_params
+from stages.prepare import cell_format
+from stages.tables.cells import CheckedCells, choose_columns
+from stages.tables.table import Table, require_delimiter
 from tests.verify import ROOT, copy_files
 
 Change = Callable[..., None]
@@ -35,9 +36,9 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Work with so many threads from now on."""
 
     def use(num_threads: int) -> None:
-        pool = workers.ThreadPoolExecutor(num_threads, initializer=workers._use_one_thread)
-        monkeypatch.setattr(workers, "num_threads", lambda: num_threads)
-        monkeypatch.setattr(workers, "_pool", lambda: pool)
+        pool = threads.ThreadPoolExecutor(num_threads, initializer=threads._use_one_thread)
+        monkeypatch.setattr(threads, "num_threads", lambda: num_threads)
+        monkeypatch.setattr(threads, "_pool", lambda: pool)
 
     return use
 
@@ -91,8 +92,8 @@ def read(change: Change) -> Callable[..., tuple[list[str], NDArray[np.float64]]]
         params = load_params().prepare
         table = Table(RAW / name, params.delimiter)
         require_delimiter(table, {params.target})
-        columns = choose_columns(str(table.path), table.names, params)
-        batches = CheckedCells(table, columns, params).batches()
+        columns = choose_columns(str(table.path), table.names, params.features, params.target)
+        batches = CheckedCells(table, columns, cell_format(params)).batches()
         return columns, np.concatenate([np.empty((0, len(columns))), *batches])
 
     return read_rows

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from stages import evaluate, predict, prepare, save, train
-from stages.parts.errors import UserError
-from stages.parts.files import RELEASE
-from stages.parts.model import Model
+from stages.base.errors import UserError
+from stages.base.files import RELEASE
+from stages.model.model import Model
 from tests.conftest import ROOT, command
 
 ORDERED = {

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from stages import prepare
-from stages.parts.errors import UserError
-from stages.parts.files import PREPARED, RAW, STATISTICS
-from stages.parts.params import load_params
+from stages.base.errors import UserError
+from stages.base.files import PREPARED, RAW, STATISTICS
+from stages.base.params import load_params
 
 
 def splits():
@@ -175,14 +175,8 @@ def test_the_line_is_a_table_whose_columns_can_be_chosen(change):
         (
             "a,intercept,y\n1,1,1\n",
             {},
-            "data/raw/t.csv: the column names `intercept` are taken by metrics/evaluation.json."
-            " Rename them.",
-        ),
-        (
-            "a,a_std_error,y\n1,1,1\n",
-            {},
-            "data/raw/t.csv: the column names `a_std_error` are taken by metrics/evaluation.json."
-            " Rename them.",
+            "data/raw/t.csv: metrics/evaluation.json uses the name `intercept` itself. Rename the"
+            " column.",
         ),
     ],
 )

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from stages import evaluate, prepare, save, train
-from stages.parts.errors import UserError
-from stages.parts.files import EVALUATION, PREPARED, RELEASE, WEIGHTS, read_json, write_json
-from stages.parts.model import Model
-from stages.parts.params import load_params
-from stages.parts.proof import prove
-from stages.parts.split import Split
+from stages.base.errors import UserError
+from stages.base.files import EVALUATION, PREPARED, RELEASE, WEIGHTS, read_json, write_json
+from stages.base.params import load_params
+from stages.model.model import Model
+from stages.release.proof import prove
+from stages.rows.split import Split
 from tests.conftest import ROOT, command, contents
 
 NOT_RELEASED = (

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from stages import prepare, train
-from stages.parts import batches
-from stages.parts.errors import UserError
-from stages.parts.files import TRAINED, WEIGHTS
-from stages.parts.model import Model
+from stages.base.errors import UserError
+from stages.base.files import TRAINED, WEIGHTS
+from stages.model.model import Model
+from stages.training import batches
 from tests.conftest import contents
 
 TUTORIAL = {

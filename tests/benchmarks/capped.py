@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from stages.parts.files import PREPARED, write_json
-from stages.parts.split import SPLITS, Split, SplitWriter, block_rows
+from stages.base.files import PREPARED, write_json
 from stages.prepare import statistics
+from stages.rows.split import SPLITS, Split, SplitWriter, block_rows
 
 GIB = 2**30
 COLUMNS = [*(f"x{i}" for i in range(9)), "y"]

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import yaml
 
 from stages import prepare, train
-from stages.parts.resume import Resume
+from stages.training.resume import Resume
 
 JOBS = {
     "line": {"rows": 1000, "epochs": 30_000},

@@ -59,13 +59,13 @@ def ours(job: Job, numerics: str) -> Epochs:
     import torch
 
     from stages import train
-    from stages.parts.batches import load
-    from stages.parts.device import set_numerics
-    from stages.parts.model import Model
-    from stages.parts.params import TrainParams
-    from stages.parts.ranks import Ranks
-    from stages.parts.resume import resumable
-    from stages.parts.split import Split, SplitWriter
+    from stages.base.params import TrainParams
+    from stages.model.device import set_numerics
+    from stages.model.model import Model
+    from stages.rows.split import Split, SplitWriter
+    from stages.training.batches import load
+    from stages.training.ranks import Ranks
+    from stages.training.resume import resumable
 
     set_numerics(numerics)
     names = [f"x{i}" for i in range(job.features)]
@@ -94,7 +94,7 @@ def ours(job: Job, numerics: str) -> Epochs:
 
 def float_sums(job: Job) -> Epochs:
     """Ours with plain sums in the exact sums' place: what exactness costs."""
-    from stages.parts import exact_sum
+    from stages.rows import exact_sum
 
     class FloatSum(exact_sum.ExactSum):
         def add(self, vectors: np.ndarray) -> None:
@@ -211,7 +211,7 @@ def reading(job: Job) -> Epochs:
     """Nothing but reading the table from memory, in all threads: the physical limit."""
     import torch
 
-    from stages.parts.workers import in_order
+    from stages.base.threads import in_order
 
     torch.set_num_threads(1)
     flat = [torch.from_numpy(rows).view(torch.int32).reshape(-1) for rows in table(job)]

@@ -27,11 +27,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import tests.conftest  # noqa: F401 (portable numerics)
 from stages import prepare, train
-from stages.parts.errors import UserError
-from stages.parts.files import PREPARED, WEIGHTS
-from stages.parts.model import Model
-from stages.parts.params import load_params
-from stages.parts.split import Split, read_statistics
+from stages.base.errors import UserError
+from stages.base.files import PREPARED, WEIGHTS
+from stages.base.params import load_params
+from stages.model.model import Model
+from stages.rows.split import Split, read_statistics
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 10

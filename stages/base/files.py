@@ -1,0 +1,134 @@
+"""The project's folders, and files that appear whole or not at all."""
+
+import csv
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stages.base.errors import UserError
+
+RAW = Path("data/raw")
+PREPARED = Path("data/prepared")
+STATISTICS = PREPARED / "statistics.json"
+TRAINED = Path("models/trained")
+WEIGHTS = TRAINED / "weights.safetensors"
+HISTORY = TRAINED / "history.csv"
+RELEASE = Path("models/release")
+EVALUATION = Path("metrics/evaluation.json")
+PLOTS = Path("metrics/plots")
+
+
+@contextmanager
+def alone_in(folder: Path, *, waits: bool = True) -> Iterator[bool]:
+    """Lock a folder; yield False if another process has the lock and this one does not wait."""
+    lock = lock_folder(folder, waits=waits)
+    try:
+        yield lock is not None
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def lock_folder(folder: Path, *, waits: bool = False) -> int | None:
+    """Lock a folder until the descriptor is closed or this process ends.
+
+    Returns:
+        An open descriptor; None if another process has the lock and this one does not wait.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def remove(path: Path) -> None:
+    """Delete a folder, a file or a link, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def flush(folder: Path) -> None:
+    """Wait until a folder and the files in it are on the disk, safe from a loss of power."""
+    for path in (*folder.iterdir(), folder, folder.parent):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a file system that flushes no folders
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write sorted, indented JSON aside and rename it; NaN and infinity are refused."""
+    text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, f"{text}\n".encode())
+
+
+def write_aside(path: Path, content: bytes, *, is_flushed: bool = False) -> None:
+    """Write a file aside, to the disk if it is to be flushed, and rename it; follow no link."""
+    draft = path.with_name(f".{path.name}.draft")
+    remove(draft)
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            if is_flushed:
+                os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        remove(draft)
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file that a stage has written."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Run `dvc repro`.") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {error}. Delete it, then run `dvc repro`.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: no object. Delete it, then run `dvc repro`.")
+    return content
+
+
+def digest(paths: Iterable[Path]) -> bytes:
+    """The SHA-256 of the files' contents, in the paths' sorted order."""
+    digests = b""
+    for path in sorted(paths):
+        digests += bytes.fromhex(sha256(path))
+    return hashlib.sha256(digests).digest()
+
+
+def sha256(path: Path) -> str:
+    """A file's SHA-256, as `sha256sum` prints it."""
+    return file_hash(path, "sha256")
+
+
+def file_hash(path: Path, algorithm: str) -> str:
+    """A file's hash, as DVC's MD5 or `sha256sum`, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def write_csv(path: Path, header: list[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table; every float in the shortest text that reads back as the same number."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -1,0 +1,61 @@
+"""The threads that work on blocks: how many there are changes the time, never a result."""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+from stages.base.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@cache
+def num_threads() -> int:
+    """``OMP_NUM_THREADS`` if set, else the number of CPUs that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS")
+    if wanted is None:
+        is_linux = hasattr(os, "sched_getaffinity")
+        return len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1
+    if not (wanted.isdecimal() and int(wanted) >= 1):
+        raise UserError(f'OMP_NUM_THREADS must be a whole number from 1. Got "{wanted}".')
+    return int(wanted)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(num_threads(), initializer=_use_one_thread)
+
+
+def _use_one_thread() -> None:
+    """Keep each tensor operation in the calling thread: MKL's number of threads is per thread."""
+    torch: Any = sys.modules.get("torch")  # not imported here: not every stage needs it
+    if torch:
+        torch.set_num_threads(1)
+
+
+def in_threads(work: Callable[[Iterator[Item]], Result], items: Sequence[Item]) -> list[Result]:
+    """Call ``work`` once in each thread; the calls take their items from one common iterator."""
+    common = iter(items)
+    num_calls = min(num_threads(), len(items))
+    if num_calls <= 1:
+        return [work(common)]
+    return [call.result() for call in [_pool().submit(work, common) for _ in range(num_calls)]]
+
+
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], num_ahead: int | None = None
+) -> Iterator[Result]:
+    """Yield ``work(item)`` in the items' order, computed ahead: two items for each thread."""
+    most = 2 * num_threads() if num_ahead is None else num_ahead
+    ahead: deque[Future[Result]] = deque()
+    for item in items:
+        ahead.append(_pool().submit(work, item))
+        if len(ahead) > most:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()

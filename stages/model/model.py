@@ -1,0 +1,173 @@
+"""The network between raw units, and its file."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from stages.base.errors import UserError
+from stages.model.signature import Signature, open_weights
+from stages.rows.categories import Categories
+from stages.rows.split import Statistics
+
+RECORDED_VERSIONS = ("torch", "numpy", "pyarrow", "safetensors")
+MAX_FORMULA_FEATURES = 3
+
+
+class Model(nn.Module):
+    """z-scores of the inputs → linear layers with ReLU between → the target's raw unit.
+
+    Without hidden layers the model is a line. Fresh buffers leave units as they are. ``features``
+    are the network's inputs; ``categories`` tells which of them one column of a table makes.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[str],
+        target: str,
+        hidden: Sequence[int],
+        dtype: torch.dtype,
+        categories: Categories | None = None,
+    ) -> None:
+        super().__init__()
+        self.categories = dict(categories or {})
+        self.features, self.target, self.hidden, self.dtype = [*features], target, [*hidden], dtype
+        layers: list[nn.Module] = []
+        num_inputs = len(features)
+        for width in hidden:
+            layers += [nn.Linear(num_inputs, width, dtype=dtype), ReLU()]
+            num_inputs = width
+        self.network = nn.Sequential(*layers, nn.Linear(num_inputs, 1, dtype=dtype))
+        self.input_mean: Tensor
+        self.input_scale: Tensor
+        self.target_mean: Tensor
+        self.target_scale: Tensor
+        self.register_buffer("input_mean", torch.zeros(len(features), dtype=dtype))
+        self.register_buffer("input_scale", torch.ones(len(features), dtype=dtype))
+        self.register_buffer("target_mean", torch.zeros(1, dtype=dtype))
+        self.register_buffer("target_scale", torch.ones(1, dtype=dtype))
+
+    def standardize_by(self, statistics: Statistics) -> None:
+        """Take the units of the training rows, from statistics.json.
+
+        Raises:
+            UserError: If a column is constant: it has no z-score.
+        """
+        mean, scale = torch.from_numpy(statistics.units()).to(self.dtype)
+        columns = zip(statistics.columns, scale, strict=True)
+        constant = [f"`{name}`" for name, value in columns if value == 0]
+        if constant:
+            raise UserError(
+                f"train: constant in the training rows: {', '.join(sorted(constant))}. Choose other"
+                " columns to learn from (`prepare.features`) or to predict (`prepare.target`), or"
+                " another split for a rare category, or set `train.standardize` to false."
+            )
+        self.input_mean.copy_(mean[:-1])
+        self.input_scale.copy_(scale[:-1])
+        self.target_mean.copy_(mean[-1:])
+        self.target_scale.copy_(scale[-1:])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Predict in raw units: inputs ``(rows, features)`` → predictions ``(rows, 1)``."""
+        if inputs.shape[-1] != len(self.features):
+            raise ValueError(f"a row of inputs has {len(self.features)} features: {self.features}")
+        return self.network(self.scale_inputs(inputs)) * self.target_scale + self.target_mean
+
+    def scale_inputs(self, inputs: Tensor) -> Tensor:
+        """Raw inputs → what the network takes."""
+        return (inputs - self.input_mean) / self.input_scale
+
+    def units(self) -> tuple[Tensor, Tensor]:
+        """What each column, the target last, is reduced by, and then divided by."""
+        means, scales = (self.input_mean, self.target_mean), (self.input_scale, self.target_scale)
+        return torch.cat(means), torch.cat(scales)
+
+    def line(self) -> list[float]:
+        """Intercept, then one slope per feature, in raw units; empty with hidden layers."""
+        if self.hidden:
+            return []
+        weight, bias = (parameter.detach().cpu().double() for parameter in self.parameters())
+        mean, scale, target_mean, target_scale = (b.cpu().double() for b in self.buffers())
+        slopes = weight[0] * target_scale / scale
+        intercept = bias * target_scale + target_mean - (slopes * mean).sum()
+        return torch.cat([intercept, slopes]).tolist()
+
+    def describe(self) -> str:
+        """The learned formula in words or symbols."""
+        if self.hidden:
+            widths = "-".join(map(str, self.hidden))
+            return (
+                f"a network of {widths} hidden units from {_count(self.features)} to {self.target}"
+            )
+        return formula(self.features, self.target, self.line())
+
+    def signature(self, trained_on: str, versions: dict[str, str]) -> Signature:
+        """What rebuilds this model, and what trained it."""
+        return Signature(
+            features=self.features,
+            target=self.target,
+            categories={column: [*names] for column, names in self.categories.items()},
+            hidden=self.hidden,
+            dtype="float32" if self.dtype == torch.float32 else "float64",
+            trained_on=trained_on,
+            versions=versions,
+        )
+
+    def to_bytes(self, device: torch.device) -> bytes:
+        """A safetensors file: state dict and, as sorted JSON under one key, what rebuilds it."""
+        versions = {name: version(name).partition("+")[0] for name in RECORDED_VERSIONS}
+        metadata = self.signature(device.type, versions).to_metadata()
+        return save({name: tensor.cpu() for name, tensor in self.state_dict().items()}, metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Rebuild the model from its file alone; what that takes in memory, the file takes on disk.
+
+        Raises:
+            UserError: If the file is missing, or is not a model that `to_bytes` wrote.
+        """
+        with open_weights(path, "pt") as (signature, file):
+            names = signature.features, signature.target, signature.hidden
+            dtype = getattr(torch, signature.dtype)
+            with torch.device("meta"):  # nothing is allocated before the shapes are compared
+                model = cls(*names, dtype, signature.categories)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if {tensor.dtype for tensor in state.values()} != {dtype}:
+                raise TypeError(f"its tensors are not of {signature.dtype}")
+            model.load_state_dict(state, assign=True)
+        if any((model.get_buffer(name) == 0).any() for name in ("input_scale", "target_scale")):
+            raise UserError(f"{path} holds a scale of 0. Train again.")
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise UserError(f"{path} holds numbers that are not finite. Train again.")
+        return model
+
+
+class ReLU(nn.ReLU):
+    """``nn.ReLU``, without its gradient's branch for every number in PyTorch's portable kernels."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Any shape → the same shape."""
+        is_portable = torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+        if is_portable and inputs.requires_grad:
+            return inputs * torch.gt(inputs.detach(), 0, out=torch.empty_like(inputs))  # 0 or 1
+        return super().forward(inputs)
+
+
+def formula(features: Sequence[str], target: str, coefficients: Sequence[float]) -> str:
+    """A linear model for people, such as ``y = 0.7003·x + 0.2998``: intercept last."""
+    if len(features) > MAX_FORMULA_FEATURES:
+        return f"a linear model from {_count(features)} to {target}"
+    intercept, *slopes = coefficients
+    first, *terms = [(slope, f"·{name}") for slope, name in zip(slopes, features, strict=True)]
+    text = f"{target} = {first[0]:.4g}{first[1]}".replace("= -", "= −")
+    for value, name in [*terms, (intercept, "")]:
+        text += f" {'−' if value < 0 else '+'} {abs(value):.4g}{name}"
+    return text
+
+
+def _count(features: Sequence[str]) -> str:
+    return f"{len(features)} feature{'s' * (len(features) != 1)}"

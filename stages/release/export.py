@@ -1,0 +1,71 @@
+"""The model as ONNX, by PyTorch's exporter, in a process of its own: the same bytes every time."""
+
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+
+from stages.base.errors import UserError
+from stages.base.files import WEIGHTS
+from stages.base.process import run
+from stages.model.model import Model
+from stages.model.signature import Signature, open_weights
+from stages.release.manifest import ONNX
+
+OPSET = 20
+MAX_BYTES = 2**31 - 2**20  # of a protobuf message, less what is not weights
+
+
+def main() -> None:
+    with open_weights(WEIGHTS, "pt") as (signature, _):
+        content = export(Model.load(WEIGHTS), signature)
+    (Path(sys.argv[1]) / ONNX).write_bytes(content)
+
+
+def export(model: Model, signature: Signature) -> bytes:
+    """One file: `inputs` (rows, features) → `predictions` (rows, 1), both in raw units.
+
+    Raises:
+        UserError: If the weights are more than one ONNX file can hold.
+    """
+    size_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if size_bytes > MAX_BYTES:
+        raise UserError(
+            f"save: {size_bytes} bytes of weights are too many for an ONNX file, which holds 2 GiB."
+            " Set `save.onnx` to false, or lower `train.hidden`."
+        )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is missing, …
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # PyTorch's of itself
+        program = torch.onnx.export(
+            model.eval().requires_grad_(requires_grad=False),  # else ReLU depends on the kernels
+            (torch.zeros(2, len(model.features), dtype=model.dtype),),
+            input_names=["inputs"],
+            output_names=["predictions"],
+            dynamic_shapes={"inputs": {0: torch.export.Dim("rows")}},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]  # stack traces and names of the exporter's own
+    proto.producer_version = signature.versions["torch"]  # without the build's name
+    scale = {name: buffer.tolist() for name, buffer in model.named_buffers()}
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in sorted({**signature.model_dump(), "scale": scale}.items())
+    }
+    onnx.helper.set_model_props(proto, texts)
+    onnx.checker.check_model(proto)
+    return proto.SerializeToString(deterministic=True)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,180 @@
+"""The prepared rows: which row goes to which split, and each split's file of blocks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from stages.base.errors import UserError, is_out_of_memory
+from stages.base.files import STATISTICS
+from stages.base.strict_model import StrictModel
+
+SPLITS = ("train", "validation", "test")
+CHUNK_ROWS = 2**16
+SHUFFLE = 2  # the purpose of this stream of random numbers: [seed, SHUFFLE]
+
+Floats = NDArray[Any]  # float32 or float64
+
+
+def block_rows(num_columns: int) -> int:
+    """Rows of a block, about 2 to 4 MB of float32: a function of the number of columns alone."""
+    return 1 << max(1_000_000 // num_columns, 1).bit_length() - 1
+
+
+def split_labels(
+    sizes: tuple[int, ...], order: Literal["random", "ordered"], seed: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield, for chunks of 65,536 rows, the index of every row's split.
+
+    A random split is drawn without replacement, so that every choice of rows is equally likely; it
+    is a function of the sizes and the seed alone.
+    """
+    generator = np.random.default_rng([seed, SHUFFLE])
+    left = np.array(sizes)
+    while num_rows := min(CHUNK_ROWS, int(left.sum())):
+        if order == "random":
+            counts = generator.multivariate_hypergeometric(left, num_rows)
+        else:
+            counts = np.diff(np.minimum(np.cumsum(left), num_rows), prepend=0)
+        labels = np.repeat(np.arange(len(sizes), dtype=np.uint8), counts)
+        if order == "random":
+            generator.shuffle(labels)
+        left -= counts
+        yield labels
+
+
+class Statistics(StrictModel):
+    """statistics.json: columns in order, rows per split, and the training rows' statistics.
+
+    A category column of the table is a column for each of its sorted categories here.
+
+    The standard deviation is the population's, as z-scores want it: divided by the number of rows.
+    That of a column which varies by less than about 1e-149 is 0.
+    """
+
+    columns: list[str]
+    categories: dict[str, list[str]]
+    rows: dict[str, int]
+    mean: dict[str, float]
+    standard_deviation: dict[str, float]
+    minimum: dict[str, float]
+    maximum: dict[str, float]
+
+    def units(self) -> NDArray[np.float64]:
+        """The means, and the standard deviations below them, shape ``(2, columns)``."""
+        rows = self.mean, self.standard_deviation
+        return np.array([[row[name] for name in self.columns] for row in rows])
+
+
+class SplitWriter:
+    """Writes rows, in any portions, to a Parquet file whose row groups are the blocks."""
+
+    def __init__(self, path: Path, columns: list[str], dtype: str) -> None:
+        self.schema = pa.schema([(name, pa.from_numpy_dtype(dtype)) for name in columns])
+        self.file = pq.ParquetWriter(path, self.schema, compression="NONE", use_dictionary=False)
+        self.block = np.empty((block_rows(len(columns)), len(columns)), dtype)
+        self.filled = 0
+
+    def write(self, rows: Floats) -> None:
+        """Append rows, shape ``(rows, columns)``."""
+        while len(rows):
+            count = min(len(rows), len(self.block) - self.filled)
+            self.block[self.filled : self.filled + count] = rows[:count]
+            self.filled += count
+            rows = rows[count:]
+            if self.filled == len(self.block):
+                self._write_block()
+
+    def close(self) -> None:
+        """Write what is left, and the file's end."""
+        if self.filled:
+            self._write_block()
+        self.file.close()
+
+    def _write_block(self) -> None:
+        columns = [arrow_column(column) for column in self.block[: self.filled].T]
+        self.file.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+        self.filled = 0
+
+
+def arrow_column(numbers: NDArray[np.floating]) -> pa.Array:
+    """A column without missing cells; pa.array() would import pandas."""
+    kind, content = pa.from_numpy_dtype(numbers.dtype), pa.py_buffer(numbers.copy())
+    return pa.Array.from_buffers(kind, len(numbers), [None, content])
+
+
+class Split:
+    """A file of prepared rows; blocks are read when asked for, by any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.metadata = pq.read_metadata(self.path)
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.path} does not exist. Run `dvc repro`, or `python -m stages.prepare`."
+            ) from None
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(path, error) from None
+        schema = self.metadata.schema.to_arrow_schema()
+        kinds = {str(kind) for kind in schema.types}
+        if len(schema.names) < 2 or kinds not in ({"float"}, {"double"}):
+            raise _damaged(path, "its columns are not of one floating-point type")
+        self.dtype = "float32" if kinds == {"float"} else "float64"
+        self.features: list[str] = schema.names[:-1]
+        self.target: str = schema.names[-1]
+        self.num_rows: int = self.metadata.num_rows
+        self.num_blocks: int = self.metadata.num_row_groups
+        self.block_rows = block_rows(len(schema.names))
+
+    def read(self, block: int) -> Floats:
+        """The rows of one block, shape ``(rows, columns)``: features, then the target."""
+        return np.column_stack(self.read_columns(block))
+
+    def read_columns(self, block: int, names: list[str] | None = None) -> list[Floats]:
+        """All or some columns of one block, shape ``(rows,)`` each."""
+        try:
+            with pq.ParquetFile(self.path, metadata=self.metadata) as file:
+                table = file.read_row_group(block, names, use_threads=False)
+            if any(column.null_count for column in table.columns):
+                raise pa.ArrowInvalid("missing cells")
+            return [np.from_dlpack(column.chunk(0)) for column in table.columns]
+        except (pa.ArrowException, OSError) as error:
+            if is_out_of_memory(error):
+                raise MemoryError from error
+            raise _damaged(self.path, error) from None
+
+
+def read_statistics(training: Split) -> Statistics:
+    """What `prepare` found out about the training rows.
+
+    Raises:
+        UserError: If there are none, or if the file does not describe these rows.
+    """
+    try:
+        statistics = Statistics.model_validate_json(STATISTICS.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{STATISTICS} does not exist. Run `dvc repro`.") from None
+    except ValidationError:
+        raise _damaged(STATISTICS, "not what `prepare` writes") from None
+    columns = [*training.features, training.target]
+    by_column = (
+        statistics.mean,
+        statistics.standard_deviation,
+        statistics.minimum,
+        statistics.maximum,
+    )
+    is_whole = all({*columns} == {*values} for values in by_column)
+    if statistics.columns != columns or not is_whole or not training.num_rows:
+        raise _damaged(STATISTICS, f"not of the rows in {training.path}")
+    return statistics
+
+
+def _damaged(path: Path, why: object) -> UserError:
+    reason = str(why).splitlines()[0].rstrip(".")
+    return UserError(f"{path} is damaged: {reason}. Run `dvc repro --force prepare`.")

@@ -1,0 +1,5 @@
+"""A user's table: read it, check every cell, and write it again with predictions.
+
+Read first `table` (with `quotes`), then `cells` and `faults`; `line` is the sample table, and
+`table_output` writes.
+"""

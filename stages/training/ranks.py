@@ -1,0 +1,120 @@
+"""The processes that torchrun starts, on one host or several: they change the time, never a bit."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import distributed
+
+from stages.base.errors import UserError
+from stages.base.threads import Item
+from stages.rows.exact_sum import partial_sum
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's number among all, from 0, and how many there are."""
+
+    rank: int = 0
+    num_ranks: int = 1
+
+    def exact_sum(
+        self, vectors_of: Callable[[Item], NDArray[np.float64]], items: Sequence[Item], size: int
+    ) -> NDArray[np.float64]:
+        """``exact_sum`` with the items dealt out to all ranks; the same bits in each of them."""
+        partial = partial_sum(vectors_of, items[self.rank :: self.num_ranks], size)
+        if self.num_ranks > 1:
+            state = torch.from_numpy(np.append(partial.top, not partial.is_finite))
+            distributed.all_reduce(state, distributed.ReduceOp.MAX)
+            partial.raise_to(state[:-1].numpy())
+            partial.is_finite = not state[-1]
+            distributed.all_reduce(torch.from_numpy(partial.bins))
+        return partial.total()
+
+    def meet(self) -> None:
+        """Wait for all ranks; where one has ended, end this one."""
+        if self.num_ranks > 1:
+            distributed.barrier()
+
+    def least(self, value: float) -> float:
+        """The least of all ranks' values, in every rank."""
+        least = torch.tensor(value, dtype=torch.float64)
+        if self.num_ranks > 1:
+            distributed.all_reduce(least, distributed.ReduceOp.MIN)
+        return least.item()
+
+    def broadcast(self, content: bytes) -> bytes:
+        """Rank 0's ``content``, in every rank."""
+        if self.num_ranks == 1:
+            return content
+        size = torch.tensor(len(content))
+        distributed.broadcast(size, 0)
+        buffer = torch.zeros(int(size), dtype=torch.uint8)
+        if self.rank == 0:
+            buffer.numpy()[:] = np.frombuffer(content, np.uint8)
+        distributed.broadcast(buffer, 0)
+        return buffer.numpy().tobytes()
+
+    def require_equal(self, digests: Mapping[str, bytes]) -> None:
+        """Check that all ranks have the same digests, of 32 bytes each.
+
+        Raises:
+            UserError: In every rank, naming what differs.
+        """
+        mine = torch.frombuffer(bytearray(b"".join(digests.values())), dtype=torch.uint8)
+        all_ranks = [torch.empty_like(mine) for _ in range(self.num_ranks)]
+        distributed.all_gather(all_ranks, mine)
+        rows = torch.stack(all_ranks).reshape(self.num_ranks, len(digests), -1)  # (…, …, 32)
+        is_equal = (rows == rows[0]).all(dim=2)
+        faults = [
+            f"train: rank {rank} has another {name} than rank 0. Make them equal on all hosts."
+            for rank in range(self.num_ranks)
+            for name, equal in zip(digests, is_equal[rank], strict=True)
+            if not equal
+        ]
+        if faults:
+            raise UserError("\n".join(faults))
+
+
+def start_ranks(module: str) -> None:
+    """With TORCHRUN set, replace this process by torchrun with those options."""
+    text = os.environ.get("TORCHRUN")
+    if text and "RANK" not in os.environ:
+        try:
+            options = shlex.split(text)
+        except ValueError as error:
+            raise UserError(f"TORCHRUN is no command line: {error}. Got: {text}") from None
+        words = ["-m", "torch.distributed.run", *options, "-m", module]
+        os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 (our own interpreter)
+
+
+@contextmanager
+def join_ranks() -> Iterator[Ranks]:
+    """Meet the other ranks; without torchrun there are none, and nothing is started.
+
+    Sums are exchanged as integers in the hosts' memory, so that gloo serves every device.
+    """
+    if "RANK" not in os.environ:
+        yield Ranks()
+        return
+    try:
+        distributed.init_process_group("gloo")
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"train: RANK is set, but the other ranks cannot be met. Start it by torchrun, or unset"
+            f" RANK. ({error})"
+        ) from None
+    try:
+        yield Ranks(distributed.get_rank(), distributed.get_world_size())
+    except RuntimeError as error:
+        if "gloo" not in str(error):
+            raise
+        raise UserError(f"train: another rank has ended; see its message. ({error})") from None
+    finally:
+        distributed.destroy_process_group()

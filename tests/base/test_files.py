@@ -1,0 +1,166 @@
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from stages.base.errors import UserError
+from stages.base.files import lock_folder, read_json, write_aside, write_csv, write_json
+from stages.base.outputs import output_folder
+from tests.conftest import contents
+
+
+def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path):
+    folder = tmp_path / "models/trained"
+    folder.mkdir(parents=True)
+    (folder / "old").write_text("old")
+    with output_folder(folder) as draft:
+        (draft / "new").write_text("new")
+        assert sorted(path.name for path in folder.iterdir()) == ["old"]
+    assert sorted(path.name for path in folder.iterdir()) == ["new"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["trained"]
+
+
+@pytest.mark.parametrize("error", [UserError, KeyboardInterrupt, OSError])
+def test_after_an_error_the_old_folder_is_as_it_was_and_no_draft_is_left(tmp_path, error):
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    (folder / "old").write_text("old")
+    with pytest.raises(error), output_folder(folder) as draft:  # noqa: PT012 (the point)
+        (draft / "new").write_text("new")
+        raise error
+    assert (folder / "old").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["trained"]
+
+
+def test_a_draft_that_a_kill_left_behind_is_cleared(tmp_path):
+    left, in_use = tmp_path / ".trained.123.draft", tmp_path / ".trained.124.draft"
+    for folder in (left, in_use):
+        folder.mkdir()
+        (folder / "half").write_text("half")
+    lock = lock_folder(in_use)
+    with output_folder(tmp_path / "trained") as draft:
+        assert list(draft.iterdir()) == []
+    os.close(lock)
+    assert {path.name for path in tmp_path.iterdir()} == {"trained", in_use.name}
+
+
+def test_json_is_sorted_and_holds_no_nan(tmp_path):
+    path = tmp_path / "metrics/evaluation.json"
+    write_json(path, {"b": 0.1, "a": {"ü": 1}})
+    assert path.read_text() == '{\n  "a": {\n    "ü": 1\n  },\n  "b": 0.1\n}\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": math.nan})
+    assert json.loads(path.read_text())["b"] == 0.1
+    assert [entry.name for entry in path.parent.iterdir()] == ["evaluation.json"]
+
+
+def test_csv_keeps_every_float(tmp_path):
+    path = tmp_path / "history.csv"
+    write_csv(path, ["epoch", "loss", "none"], [(1, 0.1 + 0.2, None)])
+    assert path.read_bytes() == b"epoch,loss,none\n1,0.30000000000000004,\n"
+
+
+def test_a_missing_or_damaged_json_file_is_one_sentence(workspace):
+    path = Path("evaluation.json")
+    with pytest.raises(UserError) as error:
+        read_json(path)
+    assert str(error.value) == "evaluation.json does not exist. Run `dvc repro`."
+    path.write_text("{")
+    with pytest.raises(UserError) as error:
+        read_json(path)
+    assert str(error.value).startswith("evaluation.json is damaged: ")
+
+
+def test_what_a_kill_between_the_renames_left_comes_back(tmp_path):
+    old, folder = tmp_path / ".plots.old", tmp_path / "plots"
+    old.mkdir()
+    (old / "mine").write_text("mine")
+    with pytest.raises(KeyError), output_folder(folder):
+        raise KeyError
+    assert contents(folder) == {"mine": b"mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["plots"]
+
+
+def test_others_files_can_be_kept(tmp_path):
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    for name in ("figure", "mine"):
+        (folder / name).write_text("old")
+    (folder / "notes").mkdir()
+    (folder / "notes/figure").write_text("mine, too")
+    with output_folder(folder, keeps_others=True) as draft:
+        (draft / "figure").write_text("new")
+    assert contents(folder) == {"figure": b"new", "mine": b"old", "notes/figure": b"mine, too"}
+    assert [path.name for path in tmp_path.iterdir()] == ["plots"]
+
+
+def test_others_files_come_back_where_a_kill_came_before_dvc_checked_out_the_folder(tmp_path):
+    old, folder = tmp_path / ".plots.old", tmp_path / "plots"
+    for there in (old, folder):
+        there.mkdir()
+        (there / "figure").write_text("old")
+    (old / "mine").write_text("mine")
+    with output_folder(folder, keeps_others=True) as draft:
+        (draft / "figure").write_text("new")
+    assert contents(folder) == {"figure": b"new", "mine": b"mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["plots"]
+
+
+def test_others_that_cannot_be_copied_are_named(tmp_path):
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(UserError) as error, output_folder(folder, keeps_others=True):
+        pass
+    assert str(error.value) == f"{folder}/pipe cannot be kept. Put it elsewhere."
+
+
+def test_a_link_is_replaced_and_what_it_points_to_is_left(tmp_path):
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    (target / "kept").touch()
+    (tmp_path / "trained").symlink_to(target)
+    with output_folder(tmp_path / "trained") as draft:
+        (draft / "new").touch()
+    assert (tmp_path / "trained/new").exists()
+    assert [path.name for path in target.iterdir()] == ["kept"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "trained"]
+
+
+@pytest.mark.parametrize("odd", ["pipe", "dangling link", "file"])
+def test_drafts_that_are_none_are_cleared(tmp_path, odd):
+    left = tmp_path / ".trained.1.draft"
+    if odd == "pipe":
+        os.mkfifo(left)
+    elif odd == "file":
+        left.touch()
+    else:
+        left.symlink_to("nowhere")
+    with output_folder(tmp_path / "trained"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["trained"]
+
+
+@pytest.mark.parametrize("odd", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("name", [".state.draft", "state"])
+def test_a_file_is_written_through_no_link_or_pipe_and_over_no_folder(tmp_path, name, odd):
+    theirs, path = tmp_path / "theirs", tmp_path / "folder/state"
+    theirs.write_text("theirs")
+    path.parent.mkdir()
+    there = path.with_name(name)
+    if odd == "link":
+        there.symlink_to(theirs)
+    else:
+        os.mkfifo(there) if odd == "pipe" else there.mkdir()
+    if there == path and odd == "folder":
+        with pytest.raises(IsADirectoryError):
+            write_aside(path, b"ours")
+        assert not list(path.iterdir())
+    else:
+        write_aside(path, b"ours")
+        assert path.read_bytes() == b"ours"
+        assert not path.is_symlink()
+    assert theirs.read_text() == "theirs"
+    assert list(path.parent.iterdir()) == [path]

@@ -1,0 +1,161 @@
+"""The model card: its programs run as printed, and no name of a column breaks it."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from stages import evaluate, prepare, save, train
+from stages.base.files import RELEASE
+from stages.model.model import Model
+from stages.release.card import MAX_SHOWN, card
+from stages.release.manifest import Manifest
+from tests.conftest import command
+
+HOSTILE = [
+    "`a`",
+    "b|c",
+    "<script>alert(1)</script>",
+    "d\"e'f",
+    "g\nh",
+    "![i](j)",
+    "$k$ ${l}",
+    "größe 温度",
+    "m\\n",
+    " o ",
+    "\u202eq\u200b",
+    "```\n# r",
+    "__import__('os')",
+    "--- & &amp;",
+]
+
+
+@pytest.fixture
+def released(change):
+    """Release a model, and return its card."""
+
+    def run(changes):
+        change(changes)
+        for stage in (prepare, train, evaluate, save):
+            stage.main()
+        return (RELEASE / "README.md").read_text()
+
+    return run
+
+
+def programs(text):
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def require_equal_predictions(text, folder, rtol):
+    """Every program of the card, run as printed in a copy of the release, predicts the same."""
+    shutil.copytree(RELEASE, folder)
+    model = Model.load(RELEASE / "model.safetensors")
+    manifest = json.loads((RELEASE / "model.json").read_text())
+    means = torch.tensor([[column["mean"] for column in manifest["inputs"]]], dtype=model.dtype)
+    expected = model(means).tolist()
+    for program in programs(text):
+        end = command(folder, "python", "-W", "error", "-c", program)
+        assert end.returncode == 0, end.stderr
+        np.testing.assert_allclose(json.loads(end.stdout), expected, rtol=rtol)
+
+
+def test_the_programs_of_the_default_card_predict_the_same_numbers(released, tmp_path):
+    text = released({})
+    assert len(programs(text)) == 3
+    require_equal_predictions(text, tmp_path / "copy", 1e-6)  # float32
+    assert "y = 0.29643675044157475 + 0.7054117263861874 · x" in text
+    assert "| `x` | 0.001 to 0.999 | 0.705412 |" in text
+    assert "| 200 test | this model | 0.0496839 | 0.0390159 | 0.185881 | 0.940089 |" in text
+    assert "| 200 test | least squares | 0.0496839 |" in text
+    assert "| 700 train | this model | 0.0484079 |" in text
+    assert "![Loss over epochs; data, model and least-squares line; residuals](figure.svg)" in text
+    assert (RELEASE / "figure.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_the_programs_of_a_network_with_categories_predict_the_same_numbers(
+    released, raw, tmp_path
+):
+    origins = ["Europe", "Japan", "USA"]
+    rows = [f"{i},{origins[i % 3]},{i * i % 17}" for i in range(60)]
+    raw("cars.csv", "\n".join(["a,origin,t", *rows]))
+    names = {"prepare.source": "cars.csv", "prepare.target": "t", "prepare.dtype": "float64"}
+    text = released(names | {"train.hidden": [8, 4], "train.epochs": 3})
+    require_equal_predictions(text, tmp_path / "copy", 1e-12)  # float64
+    assert "from 2 columns: a network of 8-4 hidden units" in text
+    held = "one of `Europe`, `Japan`, `USA`; each an input of 0 or 1, such as `origin=Europe`"
+    assert f"| `origin` | {held} |" in text
+    assert "slope" not in text
+
+
+def test_a_calibration_has_the_scores_of_its_training_rows(released, tmp_path):
+    names = {"prepare.source": "norris.csv", "prepare.dtype": "float64", "save.onnx": False}
+    text = released(names | {"prepare.validation": 0, "prepare.test": 0})
+    assert len(programs(text)) == 2
+    assert "ONNX" not in text
+    require_equal_predictions(text, tmp_path / "copy", 1e-12)  # float64
+    assert "| 36 train | this model |" in text
+    assert "| 36 train | least squares |" in text
+    assert "test |" not in text
+
+
+def with_names(names, target):
+    """The card of a line from so many columns."""
+    column = {"type": "float32", "minimum": 0.0, "maximum": 1.0, "mean": 0.5}
+    scores = {"rows": 9, "rmse": 1.0, "mae": 1.0, "max_error": 1.0}
+    slopes = [0.1 * i for i in range(len(names))]
+    learned = {"intercept": 1.0} | dict(zip(names, slopes, strict=True))
+    if len(names) == 1:
+        learned = {"b": 1.0, "m": 2.0}
+    content = {
+        "inputs": [column | {"name": name} for name in names],
+        "target": column | {"name": target},
+        "categories": {},
+        "architecture": {"hidden": [], "widths": [len(names), 1]},
+        "trained_on": "cuda",
+        "versions": {"torch": "2.13.0"},
+        "parameters": {},
+        "scores": {"train": scores, "least_squares": {"train": scores}, "learned": learned},
+        "data": {},
+        "files": {},
+        "proof": {"split": "train", "rows": 9, "batches": [], "onnx_difference_at_most": None},
+    }
+    return card(Manifest.model_validate(content))
+
+
+def test_no_name_breaks_the_card_or_gets_into_a_program():
+    plain = with_names([f"n{i}" for i in range(len(HOSTILE))], "t")
+    text = with_names(HOSTILE, HOSTILE[-3])
+    assert programs(text) == programs(plain)
+    assert text.count("\n") == plain.count("\n")
+    assert text.count("```") == plain.count("```")
+    for line, expected in zip(text.splitlines(), plain.splitlines(), strict=True):
+        assert line.count("|") == expected.count("|")
+        assert line.count("`") == expected.count("`")
+        assert line.isprintable()
+    assert "| `größe 温度` |" in text
+    assert "| `b\\u{7c}c` |" in text
+    assert "| `\\u{20}o\\u{20}` |" in text
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_breaks_the_formula(name):
+    text = with_names([name], name)
+    formula = re.search(r"```text\n(.*)\n```", text)[1]
+    assert formula.startswith(name[0] if name[0].isalpha() else formula[0])
+    assert " = 1.0 + 2.0 · " in formula
+
+
+def test_thousands_of_columns_leave_the_card_readable():
+    text = with_names([f"n{i}" for i in range(5000)], "t")
+    assert len(text.splitlines()) < 200
+    assert "t = 1.0 + the sum of each input times its slope" in text
+    assert f"And {5000 - MAX_SHOWN} more columns: see `model.json`." in text
+    assert len(with_names(["x" * 10_000], "t")) < 10_000
+
+
+def test_scores_that_there_are_not_have_a_dash():
+    assert "| 9 train | this model | 1 | 1 | 1 | – |" in with_names(["x"], "t")

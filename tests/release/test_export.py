@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from stages.base.errors import UserError
+from stages.model.model import Model
+from stages.release import export as exporting
+from stages.release.export import OPSET, export
+from stages.release.proof import start_session
+
+VERSIONS = {"torch": "2.13.0"}
+
+
+def exported(model):
+    return export(model, model.signature("cpu", VERSIONS))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = Model(["a", 'ü"|\n'], "t", [5], torch.float64, {"c": ["u"]})
+    model.input_scale.fill_(2.0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def content(model):
+    return exported(model)
+
+
+def test_inputs_and_predictions_are_named_and_take_any_number_of_rows(content):
+    graph = onnx.load_model_from_string(content).graph
+    shapes = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    assert shapes == {"inputs": ["rows", 2], "predictions": ["rows", 1]}
+    assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
+    session = start_session(content)
+    for num_rows in (0, 1, 2, 7):
+        assert session(np.ones((num_rows, 2))).shape == (num_rows, 1)
+
+
+def test_the_file_states_its_opset_and_what_the_model_is(content):
+    proto = onnx.load_model_from_string(content)
+    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", OPSET)]
+    found = {entry.key: entry.value for entry in proto.metadata_props}
+    assert [*found] == sorted(found)
+    assert json.loads(found["features"]) == ["a", 'ü"|\n']
+    assert (found["target"], found["dtype"], found["trained_on"]) == ("t", "float64", "cpu")
+    assert json.loads(found["scale"])["input_scale"] == [2.0, 2.0]
+    assert json.loads(found["versions"]) == VERSIONS
+    assert json.loads(found["categories"]) == {"c": ["u"]}
+
+
+def test_the_graph_does_not_depend_on_the_kernels_of_this_cpu(content):
+    graph = onnx.load_model_from_string(content).graph  # portable kernels train with another ReLU
+    operations = [node.op_type for node in graph.node]
+    assert operations == ["Sub", "Div", "Gemm", "Relu", "Gemm", "Mul", "Add"]
+
+
+def test_the_bytes_are_the_same_each_time_and_tell_nothing_of_this_machine(model, content):
+    assert exported(model) == content
+    for word in (b"/", b".py", b"File", b"pkg.torch", b"forward", b"+cpu"):
+        assert word not in content
+
+
+def test_weights_that_no_onnx_file_can_hold_are_said(model, monkeypatch):
+    monkeypatch.setattr(exporting, "MAX_BYTES", 100)
+    with pytest.raises(UserError) as error:
+        exported(model)
+    assert str(error.value) == (
+        "save: 216 bytes of weights are too many for an ONNX file, which holds 2 GiB. Set"
+        " `save.onnx` to false, or lower `train.hidden`."
+    )

@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from stages.prepare import statistics
+from stages.rows.split import Split, SplitWriter
+from stages.scoring.least_squares import least_squares
+from tests.conftest import ROOT
+
+REFERENCE = json.loads((ROOT / "tests/data/reference.json").read_text())
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """The estimate for a table whose last column is the target."""
+
+    def of_table(table: pd.DataFrame, dtype="float64"):
+        writer = SplitWriter(tmp_path / "train.parquet", list(table.columns), dtype)
+        writer.write(table.to_numpy(dtype))
+        writer.close()
+        training = Split(tmp_path / "train.parquet")
+        return least_squares(training, statistics(training, (len(table), 0, 0), {}))
+
+    return of_table
+
+
+def table_of(name):
+    folder = "data/raw" if name == "norris" else "tests/data"
+    return pd.read_csv(ROOT / folder / f"{name}.csv")
+
+
+@pytest.mark.parametrize(("name", "digits"), [("norris", 11), ("diabetes", 11), ("auto_mpg", 11)])
+def test_estimates_and_standard_errors_are_the_reference_results(fit, name, digits):
+    table, reference = table_of(name), REFERENCE[name]
+    names = ["B0", "B1"] if name == "norris" else ["intercept", *table.columns[:-1]]
+    exact = fit(table)
+    for kind, found in [
+        ("coefficients", exact.coefficients),
+        ("standard_errors", exact.std_errors),
+    ]:
+        expected = [reference[kind][key] for key in names]
+        assert found.tolist() == pytest.approx(expected, rel=10.0**-digits)
+    residuals = (
+        exact.predict(torch.tensor(table.to_numpy("float64")[:, :-1]))[:, 0].numpy()
+        - table.iloc[:, -1]
+    )
+    deviation = np.sqrt((residuals**2).sum() / (len(table) - exact.rank))
+    assert deviation == pytest.approx(reference["residual_standard_deviation"], rel=10.0**-digits)
+
+
+def test_several_blocks_give_the_estimate_of_one(fit, monkeypatch):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(100.0, 1.0, (600_000, 3)), columns=["a", "b", "t"])
+    table["t"] += 2 * table["a"] - 3 * table["b"]
+    exact = fit(table)
+    design = np.column_stack([np.ones(len(table)), table[["a", "b"]]])
+    expected, residual, *_ = np.linalg.lstsq(design, table["t"])
+    assert exact.coefficients.tolist() == pytest.approx(expected.tolist(), rel=1e-9)  # lstsq's own
+    covariance = np.linalg.inv(design.T @ design) * residual / (len(table) - 3)
+    assert exact.std_errors.tolist() == pytest.approx(
+        np.sqrt(covariance.diagonal()).tolist(), rel=1e-6
+    )
+
+
+def test_the_number_of_threads_changes_no_bit(fit, use_threads):
+    table = pd.DataFrame(np.random.default_rng(1).normal(size=(900_000, 2)), columns=["x", "t"])
+    found = set()
+    for num_threads in (1, 2, 5):
+        use_threads(num_threads)
+        exact = fit(table)
+        found.add(exact.coefficients.numpy().tobytes() + exact.std_errors.numpy().tobytes())
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(("dtype", "digits"), [("float32", 5), ("float64", 10)])
+def test_dependent_columns_are_noticed_and_still_predict(fit, dtype, digits):
+    a = np.arange(20.0) + 10
+    rng = np.random.default_rng(0)
+    b = rng.normal(size=20)
+    target = 3 * a + b + 1
+    exact = fit(pd.DataFrame({"a": a, "b": b, "c": 2 * a - 7 * b, "t": target}), dtype)
+    assert exact.rank == 3
+    assert exact.std_errors is None
+    inputs = torch.tensor(np.column_stack([a, b, 2 * a - 7 * b]))
+    assert exact.predict(inputs)[:, 0].tolist() == pytest.approx(target.tolist(), rel=10.0**-digits)
+
+
+def test_a_constant_column_is_dependent(fit):
+    exact = fit(pd.DataFrame({"a": np.arange(9.0), "c": 5.0, "t": 2 * np.arange(9.0)}))
+    assert exact.rank == 2
+    assert exact.coefficients.tolist() == pytest.approx([0.0, 2.0, 0.0], abs=1e-12)
+
+
+def test_as_many_rows_as_coefficients_have_no_standard_errors(fit):
+    exact = fit(pd.DataFrame({"x": [1.0, 2.0], "t": [3.0, 5.0]}))
+    assert exact.coefficients.tolist() == pytest.approx([1.0, 2.0], rel=1e-14)
+    assert exact.std_errors is None
+
+
+def test_fewer_rows_than_coefficients_are_dependent_columns(fit):
+    exact = fit(pd.DataFrame({"a": [1.0, 2.0], "b": [5.0, 3.0], "t": [3.0, 5.0]}))
+    assert exact.rank == 2
+    assert exact.std_errors is None
+
+
+def test_many_columns_are_grouped_so_that_factors_are_smaller_than_their_rows(fit):
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(3000, 300))
+    table = pd.DataFrame(np.column_stack([inputs, inputs @ np.arange(300) + 5]))
+    table.columns = [f"c{i}" for i in range(301)]
+    assert fit(table).coefficients.tolist() == pytest.approx([5.0, *range(300)], rel=1e-9, abs=1e-9)

@@ -1,0 +1,495 @@
+import datetime as dt
+import decimal
+import json
+import sys
+from contextlib import suppress
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stages.base.errors import UserError
+from stages.base.files import RAW
+from stages.base.params import load_params
+from stages.prepare import cell_format
+from stages.tables.cells import CheckedCells, choose_columns
+from stages.tables.table import Table
+from tests.conftest import ROOT, command
+
+
+def test_a_last_row_that_is_no_text_is_said_and_nothing_else(raw, refusal, capsys):
+    raw("t.csv", b"x,y\n1,2\n\xcc")  # Arrow's own error once came with a traceback beside it
+    assert refusal("t.csv").startswith("data/raw/t.csv: CSV parse error: Row #3: Expected 2")
+    assert capsys.readouterr().err == ""
+
+
+def test_columns_are_chosen_by_name_features_first(raw, read):
+    raw("t.csv", "a,b,c\n1,2,3\n4,5,6\n")
+    assert read("t.csv", target="a")[0] == ["b", "c", "a"]
+    columns, rows = read("t.csv", features=["c", "a"], target="b")
+    assert columns == ["c", "a", "b"]
+    assert rows.tolist() == [[3, 1, 2], [6, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "prepare"),
+    [
+        ("t.csv", "x,y\n1.5,2\n-3e2,.5\n", {}),
+        ("t.csv", "x;y\n1,5;2\n-3e2;,5\n", {"delimiter": ";", "decimal": ","}),
+        ("t.csv", "x|y\r\n1.5|2\r\n-3e2|.5\r\n", {"delimiter": "|"}),
+        ("t.csv", '\ufeff"x", y \n"1.5", 2\n\n-300 ,+0.5', {}),
+        ("t.csv", '"x" ,"y"\n"1.5" ,"2" \n"-300", 0.5', {}),
+        ("t.tsv", "x\ty\n1.5\t2\n-3E+2\t5e-1\n", {}),
+        ("t.tsv", "x\ty\n1,5\t2\n-3E+2\t5e-1\n", {"decimal": ","}),
+        ("t.csv", "name,x,y\nälpha,1.5,2\n,-300,0.5\n", {"features": ["x"]}),
+    ],
+)
+def test_every_way_of_writing_the_same_text_table_gives_the_same_numbers(
+    raw, read, name, content, prepare
+):
+    raw(name, content)
+    columns, rows = read(name, **prepare)
+    assert columns == ["x", "y"]
+    assert rows.tolist() == [[1.5, 2.0], [-300.0, 0.5]]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(
+    values=st.lists(st.tuples(*2 * [st.floats(allow_nan=False, allow_infinity=False)]), min_size=1)
+)
+def test_every_number_is_the_nearest_double(raw, read, values):
+    raw("t.csv", "x,y\n" + "".join(f"{x!r},{y:.25e}\n" for x, y in values))
+    assert read("t.csv", dtype="float64")[1].tolist() == [[x, y] for x, y in values]
+
+
+def test_long_decimals_are_rounded_once(raw, read):
+    halfway = "9007199254740993.00000000000000000000000000000000000000000000001"
+    raw("t.csv", f"x,y\n{halfway},0.1000000000000000055511151231257827021181583404541015625\n")
+    assert read("t.csv")[1].tolist() == [[9007199254740994.0, 0.1]]
+
+
+def test_many_batches_are_read_in_order(raw, read):
+    table = np.random.default_rng(0).standard_normal((200_000, 2))
+    path = raw("t.csv", "")
+    pd.DataFrame(table, columns=["x", "y"]).to_csv(path, index=False)
+    assert path.stat().st_size > 6_000_000
+    assert read("t.csv")[1].tobytes() == table.tobytes()
+    pd.DataFrame(table, columns=["x", "y"]).to_parquet(path.with_suffix(".parquet"))
+    assert read("t.parquet")[1].tobytes() == table.tobytes()
+
+
+@pytest.mark.parametrize("name", ["auto_mpg", "norris"])
+def test_csv_and_parquet_of_the_same_table_give_the_same_bits(raw, read, name):
+    csv = ROOT / ("tests/data/auto_mpg.csv" if name == "auto_mpg" else "data/raw/norris.csv")
+    raw("t.csv", csv.read_bytes())
+    raw("t.parquet", (ROOT / f"tests/data/{name}.parquet").read_bytes())
+    target = "mpg" if name == "auto_mpg" else "y"
+    assert (
+        read("t.csv", target=target)[1].tobytes() == read("t.parquet", target=target)[1].tobytes()
+    )
+
+
+def test_integer_boolean_decimal_and_float32_columns_of_parquet_are_numbers(raw, read):
+    table = pa.table(
+        {
+            "i": pa.array([2**53 + 1, -1]),
+            "b": pa.array([True, False]),
+            "d": pa.array(["0.10", "7.00"]).cast(pa.decimal128(5, 2)),
+            "f": pa.array([0.1, 2.0], pa.float32()),
+            "y": pa.array([1, 2], pa.uint8()),
+        }
+    )
+    pq.write_table(table, raw("t.parquet", ""))
+    assert read("t.parquet")[1].tolist() == [
+        [9007199254740992.0, 1.0, 0.1, float(np.float32(0.1)), 1.0],
+        [-1.0, 0.0, 7.0, 2.0, 2.0],
+    ]
+
+
+def test_missing_cells_are_nan_when_they_are_to_be_dropped(raw, read):
+    raw("t.csv", "x,y\n1,\nNA,2\n-999,3\nnan,4\n1e999,5\n6,-inf\n7, \n8,9\n")
+    _, rows = read("t.csv", missing="drop", missing_values=["NA", -999])
+    is_kept = np.isfinite(rows).all(axis=1)
+    assert is_kept.tolist() == 7 * [False] + [True]
+    table = pa.table({"x": pa.array([1.0, None, -999.0]), "y": pa.array([1, 2, 3])})
+    pq.write_table(table, raw("t.parquet", ""))
+    assert np.isnan(read("t.parquet")[1][:, 0]).tolist() == [False, True, True]
+
+
+def test_number_markers_are_numbers_of_the_columns_type_and_no_truth_values(raw, read):
+    x = pa.array([-99.9, 0.0], pa.float32())
+    pq.write_table(pa.table({"x": x, "y": pa.array([True, False])}), raw("t.parquet", ""))
+    raw("t.csv", "x,y\n-99.9,true\n1,false\n")
+    for name in ("t.parquet", "t.csv"):
+        rows = read(name, missing="drop", missing_values=[-99.9, 0])[1]
+        assert np.isnan(rows[0, 0])
+        assert not np.isnan(rows[:, 1]).any()
+
+
+CELL = "Set `prepare.missing` to drop, or correct the file."
+QUOTES = "Put quotes around the whole cell, and double those in it."
+LIST = "or list it in `prepare.missing_values` and set `prepare.missing` to drop."
+TEXT = f"Correct the file, change `prepare.features`, {LIST}"
+DECIMAL_TEXT = f"Set `prepare.decimal`, correct the file, change `prepare.features`, {LIST}"
+TARGET_TEXT = f"Correct the file, change `prepare.target` (numbers, or true and false), {LIST}"
+
+
+@pytest.mark.parametrize(
+    ("content", "prepare", "sentence"),
+    [
+        ("", {}, "data/raw/t.csv is empty. Put a table with a header and rows there."),
+        ("\n\n", {}, "data/raw/t.csv is empty. Put a table with a header and rows there."),
+        (b"x,y\n\xff,1\n", {}, "data/raw/t.csv is not UTF-8 text. Save it as UTF-8."),
+        ("x,y\n1,2\n".encode("utf-16"), {}, "data/raw/t.csv is not UTF-8 text. Save it as UTF-8."),
+        (
+            b"x,y\n" + 5000 * b"1,2\n" + b"\xff,1\n",
+            {},
+            "data/raw/t.csv is not UTF-8 text. Save it as UTF-8.",
+        ),
+        (
+            "x,y\n1,2\n\n3\n4,5,6\n",
+            {},
+            "data/raw/t.csv, line 4: 1 instead of 2 cells. Correct the file, or"
+            " `prepare.delimiter`.",
+        ),
+        (
+            "x,y\n1,2\n3,4,5\n",
+            {},
+            "data/raw/t.csv, line 3: 3 instead of 2 cells. Correct the file, or"
+            " `prepare.delimiter`.",
+        ),
+        (
+            "x,y,x\n1,2,3\n",
+            {},
+            "data/raw/t.csv: more than one column `x`. Give each its own name.",
+        ),
+        (
+            "a,b\n1,2\n",
+            {},
+            "data/raw/t.csv: no column `y`. Correct `prepare.target`; the columns are `a`, `b`.",
+        ),
+        (
+            "x,y\n1,2\n",
+            {"features": ["x", "z", "w"]},
+            "data/raw/t.csv: no column `w`. Correct `prepare.features`; the columns are `x`, `y`.\n"
+            "data/raw/t.csv: no column `z`. Correct `prepare.features`; the columns are `x`, `y`.",
+        ),
+        (
+            "y\n1\n",
+            {},
+            "data/raw/t.csv: no column but the target, `y`. Add one to learn from.",
+        ),
+        ("x,y\n1,2\n\n,3\n", {}, f"data/raw/t.csv, line 4, column `x`: empty cell. {CELL}"),
+        (
+            "x,y\n1,2\n3,nan\n",
+            {},
+            f'data/raw/t.csv, line 3, column `y`: missing or not finite: "nan". {CELL}',
+        ),
+        (
+            "x,y\n1,2\n3,-inf\n",
+            {},
+            f'data/raw/t.csv, line 3, column `y`: missing or not finite: "-inf". {CELL}',
+        ),
+        (
+            "x,y\n1,2\n3,1e999\n",
+            {},
+            f'data/raw/t.csv, line 3, column `y`: missing or not finite: "1e999". {CELL}',
+        ),
+        (
+            "x,y\n1,2\n3,NA\n",
+            {"missing_values": ["NA"]},
+            f'data/raw/t.csv, line 3, column `y`: missing or not finite: "NA". {CELL}',
+        ),
+        (
+            "x,y\n-999.0,2\n",
+            {"missing_values": [-999]},
+            f'data/raw/t.csv, line 2, column `x`: missing or not finite: "-999.0". {CELL}',
+        ),
+        (
+            "x,y\n1,n/a\n",
+            {},
+            f'data/raw/t.csv, line 2, column `y`: not a number: "n/a". {TARGET_TEXT}',
+        ),
+        (
+            "x,y\n1,n/a\n",
+            {"missing": "drop"},
+            f'data/raw/t.csv, line 2, column `y`: not a number: "n/a". {TARGET_TEXT}',
+        ),
+        (
+            "day,y\n2024-01-31,1\n",
+            {},
+            f'data/raw/t.csv, line 2, column `day`: not a number: "2024-01-31". {TEXT}',
+        ),
+        (
+            "x,y\n0x10,1\n16,1\n",
+            {},
+            f'data/raw/t.csv, line 2, column `x`: not a number: "0x10". {TEXT}',
+        ),
+        (
+            "name;x;y\n1;2;3\n",
+            {},
+            'data/raw/t.csv: one column, `name;x;y`. Set `prepare.delimiter` to ";".',
+        ),
+        (
+            'x,y\n"1,5",1\n',
+            {},
+            f'data/raw/t.csv, line 2, column `x`: not a number: "1,5". {DECIMAL_TEXT}',
+        ),
+        (
+            "x;y\n1.5;1\n",
+            {"decimal": ",", "delimiter": ";"},
+            f'data/raw/t.csv, line 2, column `x`: not a number: "1.5". {DECIMAL_TEXT}',
+        ),
+        (
+            'x,y\n1,"2\n',
+            {},
+            f"data/raw/t.csv, line 2: a quote that is not closed. {QUOTES}",
+        ),
+        (
+            'x,y,note\n1,2,ok\n2,3,"5 inch\n3,4,ok\n4,5,ok\n',
+            {"features": ["x"]},
+            f"data/raw/t.csv, line 3: a quote that is not closed. {QUOTES}",
+        ),
+        (
+            'x,y,note\n1,2,ok\n2,3,"5 inch\n3,4,9" pipe\n4,5,ok\n',
+            {"features": ["x"]},
+            f"data/raw/t.csv, line 3: ',' expected after '\"'. {QUOTES}",
+        ),
+        ('x,"y\n1,2\n', {}, f"data/raw/t.csv, line 1: a quote that is not closed. {QUOTES}"),
+        (
+            "x;y\n1,5E+03;1\n",
+            {"delimiter": ";"},
+            f'data/raw/t.csv, line 2, column `x`: not a number: "1,5E+03". {DECIMAL_TEXT}',
+        ),
+        (
+            "x,y\na,b\n1,\n2,c\nd,e\n",
+            {},
+            f'data/raw/t.csv, line 2, column `x`: not a number: "a". {TEXT}\n'
+            f'data/raw/t.csv, line 2, column `y`: not a number: "b". {TARGET_TEXT}\n'
+            f"data/raw/t.csv, line 3, column `y`: empty cell. {CELL}\n"
+            "… and 3 more such cells.",
+        ),
+    ],
+)
+def test_a_faulty_text_table_is_refused_with_file_line_column_and_cure(
+    raw, refusal, content, prepare, sentence
+):
+    raw("t.csv", content)
+    assert refusal("t.csv", **prepare) == sentence
+
+
+def test_a_missing_file_is_refused(refusal):
+    assert refusal("none.csv") == (
+        "There is no file data/raw/none.csv. Put the table there, or correct `prepare.source`."
+    )
+
+
+def test_the_line_of_a_fault_counts_quoted_line_breaks_and_later_batches(raw, refusal):
+    rows = 300_000 * "1.25,2.5\n"
+    raw(
+        "t.csv",
+        f'name,x,y\n"two\nlines",1,2\n\n{rows}'.replace("\n1.25", "\na,1.25") + "a,oops,1\n",
+    )
+    assert refusal("t.csv", features=["x"]).startswith(
+        'data/raw/t.csv, line 300005, column `x`: not a number: "oops".'
+    )
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from stages.base.errors import UserError
+from stages.tables.table import ParquetFile
+try:
+    list(ParquetFile(Path(sys.argv[1])).batches(["x", "y"]))
+except UserError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_damaged_size_of_a_page_asks_for_no_memory(tmp_path):
+    content = (ROOT / "tests/data/norris.parquet").read_bytes()
+    size, two_gigabytes = b"\x15\x86\x03", b"\x15\xbe\xd8\x82\x8f\x0f"  # of the first page
+    assert content[9:12] == size
+    path = tmp_path / "t.parquet"
+    path.write_bytes(content.replace(size, two_gigabytes, 1))
+    sentence, peak_kibibytes = command(ROOT, sys.executable, "-c", PEAK, path).stdout.splitlines()
+    assert sentence.startswith(f"{path} is damaged: ")
+    assert int(peak_kibibytes) < 2**20
+
+
+def test_a_faulty_parquet_table_is_refused(raw, refusal):
+    raw("t.parquet", "x,y\n1,2\n")
+    assert refusal("t.parquet").startswith("data/raw/t.parquet is not a Parquet file: ")
+    day = pa.array([dt.datetime(2024, 1, 31, tzinfo=dt.UTC)])
+    pq.write_table(pa.table({"day": day, "s": [[1]], "y": [1.0]}), raw("t.parquet", ""))
+    assert refusal("t.parquet") == (
+        "data/raw/t.parquet, column `day`: holds timestamp[us, tz=UTC], neither numbers nor text."
+        " Choose other columns, or correct the file.\n"
+        "data/raw/t.parquet, column `s`: holds list<element: int64>, neither numbers nor text."
+        " Choose other columns, or correct the file."
+    )
+    pq.write_table(pa.table({"x": [1.0, 2.0, None], "y": [1.0, 2.0, 3.0]}), raw("t.parquet", ""))
+    assert refusal("t.parquet") == f"data/raw/t.parquet, row 3, column `x`: empty cell. {CELL}"
+    pq.write_table(pa.table({"x": [1.0, float("inf")], "y": [1.0, 2.0]}), raw("t.parquet", ""))
+    assert refusal("t.parquet") == (
+        f'data/raw/t.parquet, row 2, column `x`: missing or not finite: "inf". {CELL}'
+    )
+
+
+def test_a_parquet_file_damaged_inside_is_refused(raw, refusal):
+    path = raw("t.parquet", "")
+    pq.write_table(pa.table({"x": np.arange(1e5), "y": np.arange(1e5)}), path)
+    content = bytearray(path.read_bytes())
+    content[10:200] = bytes(190)
+    path.write_bytes(content)
+    assert refusal("t.parquet").startswith("data/raw/t.parquet is damaged: ")
+
+
+@pytest.mark.parametrize("padding", range(14))
+def test_line_breaks_in_a_quoted_cell_make_no_rows_wherever_a_batch_ends(raw, read, padding):
+    raw("t.csv", f"x,y,t\n0,0,{'p' * padding}\n" + 320_000 * '1,2,"a\n5,7,b"\n')
+    _, rows = read("t.csv", features=["x"])
+    assert rows.shape == (320_001, 2)
+    assert (rows[1:] == [1, 2]).all()
+
+
+@pytest.mark.parametrize("precision_and_scale", [(20, 1), (38, 10), (38, 30), (38, 0)])
+def test_decimals_of_parquet_are_the_nearest_doubles(raw, read, precision_and_scale):
+    precision, scale = precision_and_scale
+    rng = np.random.default_rng(0)
+    digits = [int(n) for n in rng.integers(-(10**7), 10**7, 2000)]
+    values = [decimal.Decimal(n).scaleb(-min(scale, 5)) for n in digits]
+    column = pa.array(values, pa.decimal128(precision, scale))
+    pq.write_table(pa.table({"x": column, "y": column}), raw("t.parquet", ""))
+    assert read("t.parquet")[1][:, 0].tolist() == [float(value) for value in values]
+
+
+def test_a_fault_is_found_on_the_first_line_of_its_row(raw, refusal):
+    raw("t.csv", 'x,t,y\n1,"a\nb",1\n\nbad,"a\nb",1\n')
+    assert refusal("t.csv", features=["x"]).startswith("data/raw/t.csv, line 5, column `x`: ")
+
+
+def test_a_long_cell_is_shown_short_and_on_one_line(raw, refusal):
+    raw("t.csv", 'x,y\n1,"2\n' + 100_000 * "3,4\n" + '"\n')
+    shown = json.dumps("2\n" + 100_000 * "3,4\n")[:75]
+    assert refusal("t.csv").startswith(f"data/raw/t.csv, line 2, column `y`: not a number: {shown}")
+    assert len(refusal("t.csv")) < 300
+
+
+def test_markers_are_trimmed_as_cells_are(raw, read):
+    raw("t.csv", "x,y\n NA,1\n2,2\n")
+    assert np.isnan(read("t.csv", missing="drop", missing_values=[" NA "])[1][0, 0])
+
+
+FAULTY_FOLDERS = [
+    ({}, "data/raw/t is an empty folder. Put the table's files there."),
+    (
+        {"a.csv": "x,y\n1,2\n", "b.tsv": "x\ty\n1\t2\n"},
+        "data/raw/t holds files of several kinds: .csv, .tsv. Keep one kind in a folder.",
+    ),
+    (
+        {"a.csv": "x,y\n1,2\n", "b.csv": "x,z\n1,2\n"},
+        "data/raw/t/b.csv has other columns than data/raw/t/a.csv: `y`, `z`. Give all files of a"
+        " folder the same columns.",
+    ),
+    (
+        {"a.txt": "x,y\n1,2\n"},
+        "data/raw/t/a.txt is no table. Give it as .csv, .tsv (both also .gz or .zst) or .parquet.",
+    ),
+    (
+        {"a.csv": "x,y\n1,2\n", "b.csv": "x,y\n1,2\n1,oops\n"},
+        f'data/raw/t/b.csv, line 3, column `y`: not a number: "oops". {TARGET_TEXT}',
+    ),
+    (
+        {"a.csv": "x,y\n1,2\n", "b.csv": "x, x,y\n1,2,3\n"},
+        "data/raw/t/b.csv: more than one column `x`. Give each its own name.",
+    ),
+    ({"a.csv": "x,y\n1,2\n", "b.csv": ""}, "data/raw/t/b.csv is empty. Put a table with a header"
+     " and rows there."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "sentence"), FAULTY_FOLDERS)
+def test_a_faulty_folder_is_refused(raw, refusal, files, sentence):
+    (RAW / "t").mkdir()
+    for name, content in files.items():
+        raw(f"t/{name}", content)
+    assert refusal("t") == sentence
+
+
+def test_a_folder_is_read_in_the_order_of_its_names_and_hidden_files_are_none_of_it(raw, read):
+    (RAW / "t").mkdir()
+    raw("t/b.csv", "y,x\n4,3\n")
+    raw("t/a.csv", "x,y\n1,2\n")
+    raw("t/.gitignore", "*")
+    raw("t/_SUCCESS", "")
+    assert read("t")[1].tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("compression", ["gz", "zst"])
+def test_a_compressed_table_is_read_as_the_plain_one(raw, read, refusal, compression):
+    rows = "".join(f"{i},{i / 7!r}\n" for i in range(200_000))
+    raw("t.csv", f"x,y\n{rows}")
+    expected = read("t.csv")[1]
+    codec = pa.Codec({"gz": "gzip", "zst": "zstd"}[compression])
+    name = f"t.csv.{compression}"
+    path = raw(name, codec.compress(f"x,y\n{rows}".encode(), asbytes=True))
+    assert read(name)[1].tobytes() == expected.tobytes()
+    raw(name, codec.compress(f"x,y\n{rows}1,oops\n".encode(), asbytes=True))
+    assert refusal(name).startswith(f"data/raw/{name}, line 200002, column `y`: not a number")
+    path.write_bytes(path.read_bytes()[:5000])
+    assert refusal(name).startswith(f"data/raw/{name}: ")
+    path.write_bytes(b"x,y\n1,2\n")
+    assert refusal(name).startswith(f"data/raw/{name}: ")
+
+
+def test_a_row_that_is_too_long_is_said(raw, refusal):
+    raw("t.csv", "x,y,note\n" + 10 * "1,2,a\n" + f"1,2,{'a' * 3_000_000}\n")
+    assert refusal("t.csv") == "data/raw/t.csv: a row is longer than 1 MiB. Shorten it."
+
+
+@pytest.mark.parametrize("name", ["", "__index_level_0__"])
+def test_an_index_without_a_name_is_not_learned_from(raw, read, refusal, name):
+    raw("t.csv", f"{name},x,y\n0,1,2\n")
+    assert refusal("t.csv") == (
+        "data/raw/t.csv: a column without a name, or `__index_level_0__`, as pandas writes its"
+        " index. Name it, or list the columns to learn from in `prepare.features`."
+    )
+    assert read("t.csv", features=["x"])[1].tolist() == [[1, 2]]
+
+
+def test_a_column_of_nulls_is_missing_and_a_table_without_columns_is_refused(raw, refusal):
+    pq.write_table(pa.table({"x": pa.nulls(2), "y": [1, 2]}), raw("t.parquet", ""))
+    assert refusal("t.parquet").startswith("data/raw/t.parquet, row 1, column `x`: empty cell.")
+    pq.write_table(pa.table({}), raw("t.parquet", ""))
+    assert refusal("t.parquet") == "data/raw/t.parquet has no columns. Correct the file."
+
+
+def test_thousands_of_columns_are_read(raw, read):
+    table = np.random.default_rng(0).standard_normal((300, 3000))
+    names = [f"channel {i} (mV)" for i in range(2999)]
+    pd.DataFrame(table, columns=[*names, "y"]).to_csv(raw("t.csv", ""), index=False)
+    columns, rows = read("t.csv")
+    assert columns == [*names, "y"]
+    assert rows.tobytes() == table.tobytes()
+
+
+def test_every_flipped_bit_of_a_parquet_file_is_read_or_refused(raw, change):
+    change({"prepare.missing": "drop"})
+    path = raw("t.parquet", "")
+    pq.write_table(pa.table({"x": [1.0, 2.0], "y": [3, 4]}), path)
+    content, params = path.read_bytes(), load_params().prepare
+    for position in range(0, 8 * len(content), 3):
+        flipped = bytearray(content)
+        flipped[position // 8] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        with suppress(UserError):
+            table = Table(RAW / "t.parquet")
+            columns = choose_columns("t", table.names, params.features, params.target)
+            list(CheckedCells(table, columns, cell_format(params)).batches())

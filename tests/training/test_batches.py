@@ -1,0 +1,184 @@
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.model.model import Model
+from stages.rows.split import Split, SplitWriter, Statistics, block_rows
+from stages.training.batches import (
+    WINDOW_BLOCKS,
+    ScaledRows,
+    StoredBlock,
+    batches,
+    block_size,
+    load,
+)
+
+BLOCK = block_rows(2)
+
+
+def rows(num_rows, features=1):
+    numbers = torch.arange(num_rows, dtype=torch.float64)[:, None]
+    return ScaledRows(numbers.repeat(1, features), numbers + 0.5)
+
+
+class Numbers:
+    """A split of one feature, the row's number, and a target half a unit above it."""
+
+    features, path, block_rows = ["x"], None, BLOCK
+
+    def __init__(self, num_rows):
+        self.num_rows = num_rows
+        self.num_blocks = -(-num_rows // BLOCK)
+
+    def read_columns(self, block):
+        numbers = np.arange(block * BLOCK, min((block + 1) * BLOCK, self.num_rows)) + 0.0
+        return [numbers, numbers + 0.5]
+
+
+def table(num_rows, share=1.0):
+    return load(Numbers(num_rows), Model(["x"], "y", [], torch.float64), share)
+
+
+def drawn(num_rows, batch_size, seed=0, epoch=0, share=1.0):
+    return [
+        batch.inputs[:, 0].tolist()
+        for batch in batches(table(num_rows, share), batch_size, seed, epoch)
+    ]
+
+
+@given(st.integers(1, 500), st.integers(1, 600), st.integers(0, 5))
+def test_every_epoch_visits_each_row_once_in_batches_of_the_given_size(num_rows, batch_size, epoch):
+    epoch_batches = drawn(num_rows, batch_size, epoch=epoch)
+    assert sorted([*chain(*epoch_batches)]) == list(range(num_rows))
+    assert {len(batch) for batch in epoch_batches[:-1]} <= {batch_size}
+    assert 1 <= len(epoch_batches[-1]) <= batch_size
+
+
+@given(st.integers(1, 50), st.integers(1, 60))
+def test_an_epoch_entered_at_a_step_goes_on_with_the_rest_of_its_batches(num_rows, batch_size):
+    whole = drawn(num_rows, batch_size)
+    for step in range(len(whole) + 1):
+        rest = batches(table(num_rows), batch_size, 0, 0, first_step=step)
+        assert [batch.inputs[:, 0].tolist() for batch in rest] == whole[step:]
+
+
+def test_inputs_and_targets_stay_together():
+    for batch in batches(table(300_000), 1000, seed=3, epoch=4):
+        assert torch.equal(batch.inputs + 0.5, batch.targets)
+
+
+@pytest.mark.parametrize("batch_size", [7, 100_000, 262_144, 262_145])
+def test_a_table_of_several_blocks_is_visited_once(batch_size):
+    epoch_batches = drawn(600_000, batch_size)
+    assert sorted([*chain(*epoch_batches)]) == list(range(600_000))
+
+
+def test_the_order_is_a_function_of_seed_and_epoch_and_of_nothing_else():
+    assert drawn(100, 10, seed=1, epoch=2) == drawn(100, 10, seed=1, epoch=2)
+    orders = {str(drawn(100, 10, seed, epoch)) for seed in range(5) for epoch in range(5)}
+    assert len(orders) == 25  # also: seed 0 in epoch 1 is not seed 1 in epoch 0
+
+
+def test_the_order_does_not_depend_on_the_batch_size():
+    assert [*chain(*drawn(1000, 7))] == [*chain(*drawn(1000, 100))]
+
+
+def test_every_row_is_equally_likely_at_every_place():
+    places = np.array([drawn(4, 4, epoch=epoch)[0] for epoch in range(4000)])
+    counts = np.array([np.bincount(place.astype(int), minlength=4) for place in places.T])
+    assert ((counts - 1000) ** 2 / 1000).sum() < 27.9  # χ², level 0.001, 9 degrees of freedom
+
+
+LARGE = (WINDOW_BLOCKS + 1) * BLOCK + 12_345  # rows of more than one window
+
+
+@pytest.fixture(scope="module")
+def large():
+    """The batches of one epoch of a large table that is all kept."""
+    return drawn(LARGE, 100_000, seed=1, epoch=2)
+
+
+def test_batches_of_several_windows_visit_each_row_once(large):
+    assert [len(batch) for batch in large[:-1]] == [100_000] * (LARGE // 100_000)
+    assert np.array_equal(np.sort([*chain(*large)]), np.arange(LARGE))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_how_many_rows_are_kept_changes_no_batch(large, share):
+    assert drawn(LARGE, 100_000, seed=1, epoch=2, share=share) == large
+
+
+@pytest.mark.parametrize("step", [1, 5, 20, LARGE // 100_000, LARGE // 100_000 + 1])
+def test_an_epoch_of_several_windows_is_entered_anywhere(large, step):
+    rest = batches(table(LARGE), 100_000, 1, 2, first_step=step)
+    assert [batch.inputs[:, 0].tolist() for batch in rest] == large[step:]
+
+
+def test_a_window_mixes_blocks_from_the_whole_table(large):
+    blocks_of_a_batch = [{int(number) // BLOCK for number in batch} for batch in large[:10]]
+    assert all(len(blocks) == WINDOW_BLOCKS for blocks in blocks_of_a_batch)
+
+
+def test_the_whole_table_is_one_batch_in_its_own_order_without_a_copy():
+    whole = table(300_000)
+    assert [*batches(whole, None, seed=0, epoch=0)] == [whole]
+    assert [*batches(whole, None, seed=0, epoch=0, first_step=1)] == []
+    parts = whole.blocks(BLOCK)
+    assert [part.num_rows for part in parts] == [262_144, 37_856]
+    assert parts[0].inputs.data_ptr() == whole.kept.inputs.data_ptr()
+    assert parts[1].targets.data_ptr() == whole.kept.targets[262_144:].data_ptr()
+
+
+@pytest.mark.parametrize("size", [BLOCK, 4096])
+def test_blocks_that_are_read_again_are_those_that_are_kept(size):
+    kept, stored = (
+        [rows for block in table(600_000, share).blocks(size) for rows in block.load()]
+        for share in (1.0, 0.4)
+    )
+    assert isinstance(table(600_000, 0.4).blocks(size)[-1], StoredBlock)
+    for one, other in zip(kept, stored, strict=True):
+        assert torch.equal(one.inputs, other.inputs)
+        assert torch.equal(one.targets, other.targets)
+
+
+@pytest.mark.parametrize(
+    ("features", "hidden", "size"),
+    [
+        (1, [], 262_144),
+        (10, [], 65_536),
+        (100, [], 8_192),
+        (1, [8], 32_768),
+        (10, [64, 64], 4_096),
+        (10, [10, 1000], 4_096),
+        (100, [3], 8_192),
+        (1000, [64], 512),
+    ],
+)
+def test_a_blocks_rows_are_a_function_of_columns_and_hidden_units(features, hidden, size):
+    assert block_size(features, hidden) == size
+
+
+def test_loaded_rows_are_scaled_as_the_model_scales(tmp_path):
+    cells = np.random.default_rng(0).normal(5.0, 3.0, (300_000, 3)).astype(np.float32)
+    writer = SplitWriter(tmp_path / "rows.parquet", ["a", "b", "t"], "float32")
+    writer.write(cells)
+    writer.close()
+    model = Model(["a", "b"], "t", [], torch.float32)
+    model.standardize_by(
+        Statistics(
+            columns=["a", "b", "t"],
+            categories={},
+            rows={},
+            mean=dict.fromkeys("abt", 5.0),
+            standard_deviation={"a": 3.0, "b": 2.0, "t": 4.0},
+            minimum={},
+            maximum={},
+        )
+    )
+    loaded = load(Split(tmp_path / "rows.parquet"), model, 1.0).kept
+    assert torch.equal(loaded.inputs, model.scale_inputs(torch.from_numpy(cells[:, :2])))
+    assert torch.equal(loaded.targets, (torch.from_numpy(cells[:, 2:]) - 5.0) / 4.0)
