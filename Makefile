@@ -2,18 +2,19 @@
 
 PYTHON ?= python3
 NPM := $(shell command -v npm)
+PIP := .venv/bin/pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-# What `make sweep` tries, by how many workers; see `dvc exp run --help` for choice() and range().
+# What `make sweep` tries, and by how many workers; `dvc exp run --help` explains choice() and range().
 SWEEP ?= train.lr=choice(0.003,0.01,0.03,0.1,0.3)
 WORKERS ?= 2
 # The scores by which `make compare` sorts.
 SORT ?= $(shell grep -qs '^  "test": {' metrics/evaluation.json && echo test || echo train).rmse
 
-.PHONY: help run pull compare sweep test lint verify faults bench
+.PHONY: help run pull compare sweep lint test test-all verify faults bench
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 
 run: .venv/installed  ## run the stages whose inputs have changed
 	@python .ci/lock.py
@@ -26,19 +27,29 @@ pull: .venv/installed  ## the same, but fetch what the remote has instead of run
 compare: .venv/installed  ## parameters and errors of the workspace, the last commit and experiments
 	@COLUMNS=200 dvc exp show --no-pager --only-changed --hide-failed --hide-queued \
 	    --sort-by $(SORT) --drop \
-	    '^(Created|State|Executor|exact|learned|least_squares|(test|train)\.(mae|max_error|r2|rows)|data|metrics|models|stages)'
+	    '^(Created|State|Executor|learned|least_squares|(test|train)\.(mae|max_error|r2|rows)|data|metrics|models|stages)'
 
 sweep: .venv/installed  ## try values: make sweep SWEEP='train.lr=choice(0.1,0.3)' WORKERS=4
 	@python .ci/sweep.py '$(WORKERS)' '$(SWEEP)'
 	@$(MAKE) --no-print-directory compare
 
-test: lint  ## lint, types and all tests
+lint: .venv/tested $(if $(NPM),.ci/node_modules/installed)  ## style and types alone
+	ruff check
+	ruff format --check
+	mypy
+	$(if $(NPM)$(CI),node .ci/lint_workflows.mjs,@echo "The workflow is not checked: npm is not installed.")
+
+test: lint  ## style, types and the quick tests: three minutes on two cores
+	pytest -m 'not slow'
+
+test-all: lint  ## all tests: also other CPUs, kills, servers, a browser; a quarter of an hour
 	pytest
 
 verify: .venv/installed  ## run everything again from nothing; fail if an output differs
 	python tests/verify.py
 
-faults: run  ## kill, starve and feed garbage at length: an hour and a half on two cores
+faults: .venv/tested  ## kill, starve and feed garbage at length: an hour and a half on two cores
+	dvc repro
 	python tests/faults/kills.py 200 SIGKILL
 	python tests/faults/kills.py 200 SIGTERM,SIGINT
 	python tests/faults/fuzz.py params 2000
@@ -46,8 +57,8 @@ faults: run  ## kill, starve and feed garbage at length: an hour and a half on t
 	python tests/faults/fuzz.py parquet 1000
 	python tests/faults/fuzz.py safetensors 1000
 
-bench: .venv/installed  ## measure the pipeline and training beside their peers
-	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+bench: .venv/tested  ## measure the pipeline and training beside their peers
+	$(PIP) -r requirements-bench.txt
 	python tests/benchmarks/pipeline.py
 	python tests/benchmarks/tables.py --figure docs/tables.svg
 	python tests/benchmarks/predicting.py
@@ -55,17 +66,15 @@ bench: .venv/installed  ## measure the pipeline and training beside their peers
 	python tests/benchmarks/resume.py
 	python tests/benchmarks/sharing.py
 
-lint: .venv/installed $(if $(NPM),.ci/node_modules/installed)  ## lint and types alone
-	ruff check
-	ruff format --check
-	mypy
-	$(if $(NPM)$(CI),node .ci/lint_workflows.mjs,@echo "The workflow is not checked: npm is not installed.")
-
-.venv/installed: requirements.txt requirements-dev.txt
+.venv/installed: requirements.txt requirements-run.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	@test ! -L .venv || { echo ".venv is a link to an environment, which would be emptied: delete the link."; exit 1; }
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(PIP) -r requirements-run.txt
+	touch $@
+
+.venv/tested: .venv/installed requirements-dev.txt
+	$(PIP) -r requirements-dev.txt
 	touch $@
 
 .ci/node_modules/installed: .ci/package.json

@@ -1,12 +1,12 @@
-"""Set aside a dvc.lock that DVC was killed in the middle of writing: it does not write it whole.
+"""Set aside a dvc.lock that is incomplete, because DVC was killed while writing it.
 
-The next run writes a new one, from DVC's cache where the stages have run. The same for the file in
-which DVC's processes note what they use, which tells nothing once they have been killed.
+The next run writes a new one, and takes outputs from DVC's cache where it can. The file in which
+DVC's processes note what they use is deleted if it is incomplete.
 """
 
 import signal
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: no traceback
 
 import json
 import sys
@@ -18,27 +18,27 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from voluptuous import Invalid
 
 LOCK = Path("dvc.lock")
-USED = Path(".dvc/tmp/rwlock")
-WRITING_SECONDS = 1  # more than DVC takes
+RWLOCK = Path(".dvc/tmp/rwlock")
+WRITING_SECONDS = 1  # more than DVC needs to write it
 
 
 def main() -> None:
     if LOCK.exists() and not is_whole(LOCK.read_bytes()):
         damaged = LOCK.replace(".dvc.lock.old")
         sys.stderr.write(
-            f"{LOCK} was not written to its end, and is now {damaged}; a new one is made.\n"
+            f"{LOCK} is incomplete, and is now {damaged}; the next run writes a new one.\n"
         )
 
     if not is_json():
         time.sleep(WRITING_SECONDS)
         if not is_json():
-            USED.unlink()
+            RWLOCK.unlink()
 
 
 def is_json() -> bool:
-    """Whether no process was killed while it noted what it uses."""
+    """Tell whether the processes' file is complete, or does not exist."""
     try:
-        json.loads(USED.read_bytes())
+        json.loads(RWLOCK.read_bytes())
     except FileNotFoundError:
         return True
     except ValueError:
@@ -47,7 +47,7 @@ def is_json() -> bool:
 
 
 def is_whole(text: bytes) -> bool:
-    """Whether no line, no key and no entry's last lines are missing."""
+    """Tell whether no line and no key is missing at the end of a dvc.lock."""
     try:
         stages = COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(text)).get("stages", {})
     except (yaml.YAMLError, Invalid):

@@ -1,7 +1,7 @@
-"""What a branch changes in parameters and results, as Markdown for a comment on a pull request.
+"""Print what a branch changes in parameters and results, as Markdown for a pull request.
 
-Usage: python .ci/report.py BASE [URL OF THE FIGURE]. The exit status is 1 if the model has become
-worse than BASE's: its RMSE, on the test rows or, where there are none, the training rows, is more
+Usage: python .ci/report.py BASE [URL OF THE FIGURE]. The exit status is 1 if the model is worse
+than the one of BASE: its RMSE on the test rows (if there are none, on the training rows) is more
 than 1 % higher.
 """
 
@@ -24,31 +24,31 @@ def main() -> None:
     try:
         verdict = worse(json.loads(old), json.loads(new))
     except (ValueError, TypeError, KeyError) as error:
-        verdict = f"{EVALUATION} holds no scores, here or in {base} ({error!r})."
+        verdict = f"{EVALUATION} has no scores, here or in {base} ({error!r})."
     if verdict:
         print(f"**{verdict}**")
         sys.exit(verdict)
 
 
 def table(kind: str, *options: str) -> str:
-    """What has changed, as a table; DVC prints its head even if nothing has."""
+    """Return the changes as a table. DVC prints its head even if nothing has changed."""
     text = output(sys.executable, "-m", "dvc", kind, "diff", "--md", *options)
     return text if len(text.splitlines()) > 2 else "No change."
 
 
-def output(*words: str) -> str:
-    """What a command prints; this program ends with the command's error."""
-    end = subprocess.run(words, capture_output=True, text=True, check=False)
-    if end.returncode:
-        sys.exit(f"`{' '.join(words)}` failed: {end.stderr.strip()}")
-    return end.stdout.strip()
+def output(*command: str) -> str:
+    """Return what a command prints; if it fails, exit with its error."""
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(f"`{' '.join(command)}` failed: {result.stderr.strip()}")
+    return result.stdout.strip()
 
 
 def worse(before: dict[str, dict[str, float]], after: dict[str, dict[str, float]]) -> str | None:
-    """A sentence, if the scores are worse by more than the tolerance or cannot be compared."""
+    """Return a sentence if the scores are worse than the tolerance, or cannot be compared."""
     splits = ["test" if "test" in evaluation else "train" for evaluation in (before, after)]
     if splits[0] != splits[1]:
-        return f"The scores are of {splits[1]} rows, and were of {splits[0]} rows."
+        return f"The scores are of {splits[1]} rows now, but were of {splits[0]} rows before."
     old, new = (evaluation[splits[0]]["rmse"] for evaluation in (before, after))
     if not 0 <= new <= (1 + TOLERANCE) * old:  # NaN is neither
         return f"RMSE on the {splits[0]} rows is worse by more than 1 %: {new:.6g} after {old:.6g}."

@@ -1,4 +1,4 @@
-"""Score the trained model by inference, beside the best linear model there is.
+"""Score the trained model, and the best linear model beside it.
 
 Run by `dvc repro`, or alone by `python -m stages.evaluate`. Reads params.yaml, data/prepared/ and
 models/trained/; writes metrics/.
@@ -48,10 +48,10 @@ def main() -> None:
         raise UserError(f"{WEIGHTS} was trained on other columns. Run `dvc repro`.")
     optimum = least_squares(training, statistics)
     scored, name = (test, "test") if test.num_rows else (training, "train")
-    both = scores(scored, {"model": predict, "least_squares": optimum.predict})
+    compared = scores(scored, {"model": predict, "least_squares": optimum.predict})
     evaluation: dict[str, dict[str, Any]] = {
-        "least_squares": describe(model.features, optimum) | {name: both["least_squares"]},
-        name: both["model"],
+        "least_squares": describe(model.features, optimum) | {name: compared["least_squares"]},
+        name: compared["model"],
     }
     if test.num_rows:
         evaluation["train"] = scores(training, {"model": predict})["model"]
@@ -69,41 +69,41 @@ def main() -> None:
     best = formula(model.features, model.target, optimum.coefficients.tolist())
     print(
         f"evaluate: {scored.num_rows} {kind} rows: {model.describe()},"
-        f" RMSE {both['model']['rmse']:.4g}; exact least squares: {best},"
-        f" RMSE {both['least_squares']['rmse']:.4g}"
+        f" RMSE {compared['model']['rmse']:.4g}; exact least squares: {best},"
+        f" RMSE {compared['least_squares']['rmse']:.4g}"
     )
 
 
 def describe(features: list[str], optimum: LeastSquares) -> dict[str, Any]:
-    """The coefficients and their standard errors; if columns depend on each other, their rank."""
+    """List coefficients and standard errors; only the rank if columns depend on each other."""
     num_columns = 1 + len(features)
     if optimum.rank < num_columns:
         return {"columns": num_columns, "rank": optimum.rank, "rank_deficient": True}
     names = coefficient_names(features)
-    found = {"coefficients": dict(zip(names, optimum.coefficients.tolist(), strict=True))}
+    estimate = {"coefficients": dict(zip(names, optimum.coefficients.tolist(), strict=True))}
     if optimum.std_errors is not None:
-        found["std_errors"] = dict(zip(names, optimum.std_errors.tolist(), strict=True))
-    return found
+        estimate["std_errors"] = dict(zip(names, optimum.std_errors.tolist(), strict=True))
+    return estimate
 
 
 def coefficient_names(features: list[str]) -> list[str]:
-    """Names of the intercept and the slopes: b and m for one feature, else the features' own."""
+    """Name the intercept and the slopes: b and m for one feature, else `intercept` and features."""
     return ["b", "m"] if len(features) == 1 else ["intercept", *features]
 
 
 def sample_fit(
     split: Split, predict: Predict, optimum: LeastSquares, num_rows: int
 ) -> pd.DataFrame:
-    """Rows for the plots: ``num_rows`` rows of ``split`` at even distances, or all if fewer.
+    """Sample rows for the plots: ``num_rows`` rows of ``split`` at even distances, or all.
 
-    ``x`` is the feature if there is one, else the prediction; rows are sorted by ``x``. Every row
-    repeats the names for the axes, because a plot of DVC's can read them nowhere else. The names
-    hold no `<`, which could end the script in DVC's page.
+    ``x`` is the feature if there is only one, else the prediction; rows are sorted by ``x``. Every
+    row repeats the names of the axes, because DVC's plots can read them only there. `<` is
+    replaced in the names: it could end the script in DVC's page.
     """
     num_rows = min(num_rows, split.num_rows)
     chosen = np.arange(num_rows) * split.num_rows // num_rows
-    block_numbers, places = np.divmod(chosen, split.block_rows)
-    blocks = [split.read(b)[places[block_numbers == b]] for b in np.unique(block_numbers)]
+    block_numbers, positions = np.divmod(chosen, split.block_rows)
+    blocks = [split.read(b)[positions[block_numbers == b]] for b in np.unique(block_numbers)]
     rows = torch.from_numpy(np.concatenate(blocks))
     inputs, actual = rows[:, :-1], rows[:, -1].tolist()
     with torch.inference_mode():
@@ -125,14 +125,14 @@ def sample_fit(
 
 
 def read_history() -> pd.DataFrame:
-    """The losses after each epoch, as `train` has written them."""
+    """Read the losses after each epoch, which `train` has written."""
     if not HISTORY.exists():
         raise UserError(f"{HISTORY} does not exist. Run `dvc repro`.")
     return pd.read_csv(HISTORY)
 
 
 def loss_label(params: TrainParams, target: str) -> str:
-    """What the loss is a mean of, and its unit."""
+    """Name the loss and its unit."""
     return f"{LOSS_LABELS[params.loss]} of {'z-scores' if params.standardize else target}"
 
 

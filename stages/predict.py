@@ -1,6 +1,6 @@
-"""Predict with a released model, by ``python -m stages.predict models/release new.csv``.
+"""Predict with a released model: ``python -m stages.predict models/release new.csv``.
 
-It needs the release alone: no params.yaml, no DVC, no training data.
+This needs only the release, and no params.yaml, DVC or training data.
 """
 
 import argparse
@@ -30,88 +30,88 @@ from stages.model.model import Model
 from stages.release.release import Release, open_release
 from stages.rows.categories import columns_of, encode
 from stages.rows.split import arrow_column
-from stages.tables.cells import BOOLEANS, Cells, parser, require_kinds
+from stages.tables.cells import BOOLEANS, Cells, cell_parser, require_kinds
 from stages.tables.faults import Faults, show
 from stages.tables.table import Batch, Cures, Table, listed, require_delimiter
 from stages.tables.table_output import Write, table_output
 
 SUFFIX = "_predicted"
-GROUP_ROWS = 16  # kernels treat the rows beyond whole groups otherwise
+GROUP_ROWS = 16  # kernels compute an incomplete last group of rows in another way
 
 
 class Predicted(NamedTuple):
-    """A batch with its predictions, and what was odd in it."""
+    """A batch, its predictions, its faulty cells and its cells outside the training range."""
 
     batch: Batch
     predictions: pa.Array
-    num_outside: NDArray[np.int_]  # cells outside the training rows' range, for each input
+    num_outside: NDArray[np.int_]  # cells outside the range of the training rows, for each feature
     is_faulty: NDArray[np.bool_]  # (rows, columns)
 
 
 def main() -> None:
-    words = arguments()
+    arguments = parse_arguments()
     set_numerics("portable")
-    release = open_release(words.release)
-    require_another(words.output, words.table)
-    with input_table(words.table, words.delimiter) as table:
+    release = open_release(arguments.release)
+    require_separate_output(arguments.output, arguments.table)
+    with input_table(arguments.table, arguments.delimiter) as table:
         require_columns(table, release.model)
         names = [*table.names, f"{release.model.target}{SUFFIX}"]
-        with table_output(words.output, names) as write:
-            num_rows, num_outside = predict(release, table, words.decimal, write)
+        with table_output(arguments.output, names) as write:
+            num_rows, num_outside = predict(release, table, arguments.decimal, write)
     if num_outside:
-        listing = ", ".join(f"`{name}` {count}" for name, count in num_outside.items())
+        listing = ", ".join(f"`{name}` in {count}" for name, count in num_outside.items())
         sys.stderr.write(
-            f"predict: outside the ranges of the training rows, where the model extrapolates:"
-            f" {listing} of {num_rows} rows.\n"
+            "predict: the model extrapolates, because values are outside the ranges of the training"
+            f" rows: {listing} of {num_rows} rows.\n"
         )
 
 
-def arguments() -> argparse.Namespace:
-    """The words of the command line."""
-    words = argparse.ArgumentParser(
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
         prog="python -m stages.predict",
         description="Predict the target for every row of a table with a released model.",
-        epilog="Columns are found by their names, in any order. All of the table's columns are"
-        f" written, and behind them the predictions, under the target's name with {SUFFIX}.",
+        epilog="The columns of the table may be in any order. The output has all columns of the"
+        f" table; the last column holds the predictions and is named as the target, with {SUFFIX}.",
     )
-    words.add_argument("release", type=Path, help="folder of the release, such as models/release")
-    words.add_argument(
+    parser.add_argument("release", type=Path, help="folder of the release, such as models/release")
+    parser.add_argument(
         "table",
-        help=".csv or .tsv (also .gz or .zst), .parquet, or a folder of them; - reads CSV from the"
-        " standard input",
+        help="a .csv, .tsv (both also .gz or .zst) or .parquet file, or a folder of such files;"
+        " - reads CSV from the standard input",
     )
-    words.add_argument(
+    parser.add_argument(
         "--output",
         default="-",
         metavar="FILE",
-        help=".csv, .tsv or .parquet file to write; - (the default) writes CSV to the standard"
-        " output; cells of text stay as they were, and predictions have a decimal point",
+        help="the .csv, .tsv or .parquet file to write; - (the default) writes CSV to the standard"
+        " output. Text cells stay as they are; predictions have a decimal point",
     )
-    words.add_argument(
+    parser.add_argument(
         "--delimiter",
         default=",",
-        metavar="SIGN",
-        help="between cells of the table, if it is CSV (default: ,)",
+        metavar="CHARACTER",
+        help="between the cells of a CSV table (default: ,)",
     )
-    words.add_argument(
+    parser.add_argument(
         "--decimal",
         default=".",
         choices=".,",
-        metavar="SIGN",
-        help="of the table's numbers: . or , (default: .)",
+        metavar="CHARACTER",
+        help="the decimal sign of the table's numbers: . or , (default: .)",
     )
-    return words.parse_args()
+    return parser.parse_args()
 
 
 @contextmanager
-def input_table(words: str, delimiter: str) -> Iterator[Table]:
-    """The table to predict for; the standard input is stored while it is needed."""
-    delimiter = delimiter.replace("\\t", "\t")  # as one types it
+def input_table(source: str, delimiter: str) -> Iterator[Table]:
+    """Open the table to predict for; the standard input is kept in a temporary file."""
+    delimiter = delimiter.replace("\\t", "\t")  # users type a backslash and a t
     if not is_delimiter(delimiter):
         raise UserError(f"--delimiter must be one ASCII character. Got {json.dumps(delimiter)}.")
     cures = Cures("the path", "--delimiter")
-    if words != "-":
-        yield Table(Path(words), delimiter, cures)
+    if source != "-":
+        yield Table(Path(source), delimiter, cures)
         return
     with TemporaryDirectory() as folder:
         path = Path(folder, "input.csv")
@@ -126,7 +126,7 @@ def input_table(words: str, delimiter: str) -> Iterator[Table]:
 
 
 def require_columns(table: Table, model: Model) -> None:
-    """Check that the table has the model's columns, and none of the predictions' name."""
+    """Check that the table has the model's columns, and none with the predictions' name."""
     needed = {*columns_of(model.features, model.categories)}
     require_delimiter(table, needed)
     faults = [
@@ -135,16 +135,16 @@ def require_columns(table: Table, model: Model) -> None:
         for name in sorted(needed - {*table.names})
     ]
     if f"{model.target}{SUFFIX}" in table.names:
-        faults.append(f"{table.path}: there is a column `{model.target}{SUFFIX}`. Rename it.")
+        faults.append(f"{table.path}: a column is named `{model.target}{SUFFIX}`. Rename it.")
     if faults:
         raise UserError("\n".join(faults))
 
 
-def require_another(output: str, table: str) -> None:
-    """Check that the output takes nobody's place in the table."""
+def require_separate_output(output: str, table: str) -> None:
+    """Check that the output is not the table, and not a file in the table's folder."""
     final, source = Path(output).resolve(), Path(table).resolve()
     if "-" not in (output, table) and source in (final, final.parent):
-        raise UserError(f"--output is in the table's own place. Name another than {output}.")
+        raise UserError(f"--output must not be the table, or a file in its folder. Got {output}.")
 
 
 def predict(
@@ -152,29 +152,30 @@ def predict(
 ) -> tuple[int, dict[str, int]]:
     """Predict batch by batch, in all threads, and write the batches in order.
 
-    A row's prediction is the same bits whatever rows stand beside it, and in whatever file.
+    The bits of a row's prediction do not depend on the other rows, or on the format of the table.
 
     Returns:
-        The number of rows; and by input how many of them leave the training rows' range.
+        The number of rows; and for each feature the number of rows outside its training range, if
+        there are any.
 
     Raises:
-        UserError: At the end, if cells are faulty, naming the first ones.
+        UserError: At the end, naming the first faulty cells.
     """
     model = release.model
     columns = columns_of(model.features, model.categories)
     places = [table.names.index(column) for column in columns]
     readers = [cell_reader(column, release) for column in columns]
-    parse = parser([], decimal)
+    parse = cell_parser([], decimal)
     faults, num_rows, num_outside = Faults(), 0, np.zeros(len(model.features), int)
     lowest = np.array([column.minimum for column in release.manifest.inputs])
     highest = np.array([column.maximum for column in release.manifest.inputs])
 
-    @torch.inference_mode()  # here and not around the threads: it holds for one thread
+    @torch.inference_mode()  # inference mode holds for its thread only
     def predicted(batch: Batch) -> Predicted:
         arrays = [batch.columns[place] for place in places]
         require_kinds(str(table.path), columns, arrays)
         pairs = [read(parse(array)) for read, array in zip(readers, arrays, strict=True)]
-        numbers, is_faulty = (np.column_stack(parts) for parts in zip(*pairs, strict=True))
+        numbers, is_faulty = (np.column_stack(arrays) for arrays in zip(*pairs, strict=True))
         with np.errstate(over="ignore"):
             numbers = numbers.astype(release.manifest.target.type)
         is_faulty |= ~np.isfinite(numbers)
@@ -207,13 +208,13 @@ def predict(
 def cell_reader(
     column: str, release: Release
 ) -> Callable[[Cells], tuple[NDArray[np.float64], NDArray[np.bool_]]]:
-    """A function from a column's cells to its numbers, and which cells are faulty.
+    """A function that turns a column's cells into numbers and says which cells are faulty.
 
-    A category's number is its index. True and false are numbers where training met 0 and 1 alone.
+    A category becomes its index. True and false are 1 and 0 if training had no other numbers.
     """
     model = release.model
     categories = model.categories.get(column)
-    ranges = {each.name: (each.minimum, each.maximum) for each in release.manifest.inputs}
+    ranges = {item.name: (item.minimum, item.maximum) for item in release.manifest.inputs}
     if categories is not None:
         met = release.manifest.met_categories(column)
         known = {text: float(index) for index, text in enumerate(categories) if text in met}
@@ -225,10 +226,10 @@ def cell_reader(
         if categories is not None:
             numbers = np.full_like(numbers, np.nan)
         if cells.texts is not None:
-            words = cells.texts.dictionary.to_pylist()
+            texts = cells.texts.dictionary.to_pylist()
             if categories is None:
-                words = [word.lower() for word in words]
-            codes = np.array([known.get(word, np.nan) for word in words])
+                texts = [text.lower() for text in texts]
+            codes = np.array([known.get(text, np.nan) for text in texts])
             is_text, indices = cells.where_text()
             numbers = np.where(is_text, codes[indices], numbers)
         return numbers, ~np.isfinite(numbers)
@@ -236,8 +237,8 @@ def cell_reader(
     return read
 
 
-def is_number(cell: Any) -> bool:
-    """Whether this is a finite number, or the text of one."""
+def is_finite_number(cell: Any) -> bool:
+    """Whether a cell is a finite number, or the text of one."""
     try:
         return math.isfinite(float(cell))
     except ValueError:
@@ -247,24 +248,27 @@ def is_number(cell: Any) -> bool:
 def fault_in(
     batch: Batch, places: list[int], columns: list[str], release: Release
 ) -> Callable[[int, int], str]:
-    """What is wrong with a faulty cell of a batch."""
+    """A function that describes a faulty cell of a batch."""
 
-    def what(row: int, column: int) -> str:
+    def describe(row: int, column: int) -> str:
         cell: Any = batch.columns[places[column]][row].as_py()
         name = columns[column]
         if cell is None or not str(cell).strip(" \t"):
             return "empty cell. Fill it in, or leave the row out."
         if name in release.model.categories:
             return (
-                f"no training row was {show(cell)}. Leave the row out, or train with such rows; the"
-                f" categories are {listed(release.manifest.met_categories(name))}."
+                f"not in the training rows: {show(cell)}. Leave the row out, or train with such"
+                f" rows; the categories are {listed(release.manifest.met_categories(name))}."
             )
-        if is_number(cell):
-            return f"too far from the training rows: {show(cell)}. Correct it, or leave it out."
+        if is_finite_number(cell):
+            return (
+                f"too far from the training rows: {show(cell)}. Correct the cell, or leave the row"
+                " out."
+            )
         cure = "--decimal" if any(map(str.isdigit, str(cell))) else "leave the row out"
         return f"not a finite number: {show(cell)}. Correct the file, or {cure}."
 
-    return what
+    return describe
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make the rows to learn from: a user's table, or a line with noise.
+"""Prepare the rows to learn from: a user's table, or a line with noise.
 
 Reads params.yaml and data/raw/; writes data/prepared/.
 """
@@ -25,7 +25,7 @@ from stages.tables.cells import CellFormat, CheckedCells, choose_columns, requir
 from stages.tables.line import Line
 from stages.tables.table import Table, listed, require_delimiter
 
-MAX_RANDOM_ROWS = 10**9 - 1  # what numpy's multivariate_hypergeometric can draw from
+MAX_RANDOM_ROWS = 10**9 - 1  # the limit of numpy's multivariate_hypergeometric
 
 
 def main() -> None:
@@ -39,19 +39,19 @@ def main() -> None:
         sizes = split_sizes(num_rows, params)
         write_splits(spool, cells, sizes, params, folder)
         training = Split(folder / "train.parquet")
-        found = statistics(training, sizes, cells.categories())
-        write_json(folder / "statistics.json", found.model_dump())
-    shares = ", ".join(f"{size} {name}" for name, size in zip(SPLITS, sizes, strict=True))
+        described = statistics(training, sizes, cells.categories())
+        write_json(folder / "statistics.json", described.model_dump())
+    split_listing = ", ".join(f"{size} {name}" for name, size in zip(SPLITS, sizes, strict=True))
     unused = sorted({*table.names} - {*cells.columns}, key=table.names.index)
     notes = f"; ignored: {listed(unused)}" if unused else ""
-    if found.categories:
-        counts = {name: len(categories) for name, categories in found.categories.items()}
+    if described.categories:
+        counts = {name: len(categories) for name, categories in described.categories.items()}
         notes += f"; categories: {counted(counts)}"
-    print(f"prepare: {num_rows} rows from {params.source}{dropped}: {shares}{notes}")
+    print(f"prepare: {num_rows} rows from {params.source}{dropped}: {split_listing}{notes}")
 
 
 def open_table(params: PrepareParams) -> Table | Line:
-    """What `prepare.source` names."""
+    """Open the table, or the line, that `prepare.source` names."""
     if params.source == "line":
         return Line(params.rows, params.m, params.b, params.noise, params.seed)
     table = Table(RAW / params.source.removeprefix(f"{RAW}/"), params.delimiter)
@@ -60,7 +60,7 @@ def open_table(params: PrepareParams) -> Table | Line:
 
 
 def cell_format(params: PrepareParams) -> CellFormat:
-    """How the cells of the table are to be understood."""
+    """The parameters that say how to read the cells of a table."""
     return CellFormat(
         decimal=params.decimal,
         missing_values=params.missing_values,
@@ -70,10 +70,10 @@ def cell_format(params: PrepareParams) -> CellFormat:
 
 
 def spool_rows(cells: CheckedCells, params: PrepareParams, spool: IO[bytes]) -> tuple[int, str]:
-    """Write the rows that have no missing cell, in ``params.dtype``.
+    """Write the rows without missing cells to ``spool``, in ``params.dtype``.
 
     Returns:
-        How many these are; and in words how many others there were, and what they missed.
+        The number of these rows; and a text that counts the dropped rows and their missing cells.
     """
     num_rows = num_dropped = 0
     num_missing = np.zeros(len(cells.columns), int)
@@ -100,22 +100,24 @@ def spool_rows(cells: CheckedCells, params: PrepareParams, spool: IO[bytes]) -> 
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Names with their counts, but those of 0; the first ten."""
-    words = [f"`{name}` {count}" for name, count in counts.items() if count]
-    return ", ".join(words[:10]) + (", …" if words[10:] else "")
+    """The first ten names whose count is not 0, with their counts."""
+    items = [f"`{name}` {count}" for name, count in counts.items() if count]
+    return ", ".join(items[:10]) + (", …" if items[10:] else "")
 
 
 def split_sizes(num_rows: int, params: PrepareParams) -> tuple[int, ...]:
-    """Rows to train, validate and test with; fractions are rounded to the nearest row."""
+    """The numbers of training, validation and test rows, each rounded to the nearest row."""
     num_validation, num_test = round(num_rows * params.validation), round(num_rows * params.test)
     sizes = num_rows - num_validation - num_test, num_validation, num_test
     fractions = 1.0, params.validation, params.test
     empty = [
-        name for name, size, part in zip(SPLITS, sizes, fractions, strict=True) if part and size < 1
+        name
+        for name, size, fraction in zip(SPLITS, sizes, fractions, strict=True)
+        if fraction and size < 1
     ]
     if empty:
         raise UserError(
-            f"prepare: {num_rows} rows are too few: none is left for {', '.join(empty)}."
+            f"prepare: {num_rows} rows are too few: no row is left for {', '.join(empty)}."
             " Add rows, or change `prepare.validation` and `prepare.test`."
         )
     if params.split == "random" and num_rows > MAX_RANDOM_ROWS:
@@ -133,7 +135,7 @@ def write_splits(
     params: PrepareParams,
     folder: Path,
 ) -> None:
-    """Deal the spooled rows out to one Parquet file per split."""
+    """Write the rows in ``spool`` to one Parquet file per split."""
     categories = cells.categories()
     inputs = [*chain(*(inputs_of(column, categories) for column in cells.columns))]
     writers = [SplitWriter(folder / f"{name}.parquet", inputs, params.dtype) for name in SPLITS]
@@ -168,7 +170,7 @@ def statistics(
     def squares(block: int) -> NDArray[np.float64]:
         rows = cells(block)
         lowest[block], highest[block] = rows.min(axis=0), rows.max(axis=0)
-        with np.errstate(over="ignore"):  # here and not around the threads: it holds for one thread
+        with np.errstate(over="ignore"):  # errstate holds for its thread only
             return (rows - mean) ** 2
 
     with progress:
@@ -176,9 +178,11 @@ def statistics(
         variance = exact_sum(squares, blocks, len(columns)) / training.num_rows
     if not np.isfinite(variance).all():
         column = columns[np.isfinite(variance).argmin()]
-        raise UserError(f"prepare: the numbers of `{column}` are too large to square. Rescale it.")
+        raise UserError(
+            f"prepare: the numbers of `{column}` are too large to square. Rescale the column."
+        )
     extremes = lowest.min(axis=0), highest.max(axis=0)
-    by_column = [  # + 0.0: whether the least of 0.0 and -0.0 has a sign depends on the CPU
+    by_column = [  # + 0.0 turns -0.0 into 0.0: the minimum of the two depends on the CPU
         dict(zip(columns, (values + 0.0).tolist(), strict=True))
         for values in (mean, np.sqrt(variance), *extremes)
     ]

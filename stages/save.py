@@ -48,7 +48,7 @@ def main() -> None:
     evaluation = read_json(EVALUATION)
     require_scores(evaluation, params.save.require)
     with output_folder(RELEASE) as folder:
-        with open_weights(WEIGHTS, "numpy"):  # what is no model says so
+        with open_weights(WEIGHTS, "numpy"):  # raises UserError if this is not a model
             shutil.copyfile(WEIGHTS, folder / MODEL)
         if params.save.onnx:
             require_success(EXPORT, folder)
@@ -66,16 +66,20 @@ def main() -> None:
 
 
 def require_success(name: str, draft: Path) -> None:
-    """Run a module on the draft of the release; raise UserError if it fails, having said why."""
+    """Run a module on the draft of the release.
+
+    Raises:
+        UserError: If it fails; it has printed the reason.
+    """
     if not run_module(name, draft):
         raise UserError(
-            f"save: not released. `dvc checkout {RELEASE}` brings back the one before, if DVC has"
-            " deleted it."
+            "save: nothing is released; see above. If DVC has deleted the release before, run"
+            f" `dvc checkout {RELEASE}`."
         )
 
 
 def build_manifest(folder: Path, parameters: dict[str, Any], scores: dict[str, Any]) -> Manifest:
-    """All that model.json holds."""
+    """Collect the content of model.json."""
     statistics = read_statistics(Split(PREPARED / "train.parquet"))
     with open_weights(folder / MODEL, "numpy") as (signature, _):
         *inputs, target = columns(signature, statistics)
@@ -102,10 +106,10 @@ def build_manifest(folder: Path, parameters: dict[str, Any], scores: dict[str, A
 
 
 def require_scores(evaluation: dict[str, Any], required: Mapping[Any, float]) -> None:
-    """Check the scores of the test rows, or of the training rows where there are no test rows.
+    """Check the scores of the test rows or, if there are none, of the training rows.
 
     Raises:
-        UserError: With one sentence for every requirement that is not met, sorted.
+        UserError: One sentence for each requirement that is not met, sorted by name.
     """
     split = "test" if "test" in evaluation else "train"
     scores = evaluation.get(split)
@@ -126,7 +130,10 @@ def require_scores(evaluation: dict[str, Any], required: Mapping[Any, float]) ->
 
 
 def _damaged_scores() -> UserError:
-    return UserError(f"{EVALUATION} is damaged: no scores. Run `dvc repro --force evaluate`.")
+    return UserError(
+        f"{EVALUATION} is damaged: scores are missing or are not numbers. Run `dvc repro --force"
+        " evaluate`."
+    )
 
 
 if __name__ == "__main__":

@@ -1,26 +1,19 @@
-"""Fit the model to the training rows.
+"""Train the network on the training rows: a textbook training loop, with its five moves numbered.
 
-Reads params.yaml and data/prepared/; writes models/trained/.
+Run it with `python -m stages.train`; `dvc repro` does the same when an input has changed. It reads
+params.yaml and data/prepared/, and writes models/trained/.
 """
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
 from stages.base.errors import UserError
-from stages.base.files import (
-    HISTORY,
-    PREPARED,
-    STATISTICS,
-    TRAINED,
-    WEIGHTS,
-    flush,
-    write_csv,
-)
+from stages.base.files import HISTORY, PREPARED, STATISTICS, TRAINED, WEIGHTS, flush, write_csv
 from stages.base.outputs import output_folder
 from stages.base.params import TrainParams, load_params
 from stages.base.process import run
@@ -36,9 +29,7 @@ from stages.training.lbfgs import LBFGS
 from stages.training.ranks import Ranks, join_ranks, start_ranks
 from stages.training.resume import Resume, resumable
 
-Loss = Callable[..., Tensor]
-
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": functional.mse_loss,
     "mae": functional.l1_loss,
     "huber": functional.huber_loss,
@@ -58,37 +49,21 @@ def main() -> None:
         if ranks.num_ranks > 1:
             ranks.require_equal(code_digest())
             ranks.require_equal(digests)
-        tables = load_splits(training, validation, model, ranks)
+        splits = load_splits(training, validation, model, ranks)
         with resumable(digests, ranks, params.train.epochs) as resume:
-            history = train(params.train, model, *tables, ranks, resume)
+            history = train(params.train, model, *splits, ranks, resume)
             if ranks.rank > 0:
                 return
             with output_folder(TRAINED) as folder:
                 (folder / WEIGHTS.name).write_bytes(model.to_bytes(device))
-                names = ["epoch", "train_loss", "validation_loss"]
-                write_csv(folder / HISTORY.name, names, thin(history))
+                header = ["epoch", "train_loss", "validation_loss"]
+                write_csv(folder / HISTORY.name, header, thin(history))
             flush(TRAINED)
             resume.end(TRAINED)
     print(
         f"train: {history[-1][0]} epochs on {device}, {training.num_rows} rows;"
         f" learned {model.describe()}"
     )
-
-
-def build_model(params: TrainParams, training: Split, statistics: Statistics) -> Model:
-    """A model with initial weights and, with ``standardize``, the training rows' units."""
-    torch.manual_seed(params.seed)
-    dtype = getattr(torch, training.dtype)
-    try:
-        names = training.features, training.target
-        model = Model(*names, params.hidden, dtype, statistics.categories)
-    except RuntimeError:
-        raise UserError(
-            "train: the network does not fit into memory. Lower `train.hidden`."
-        ) from None
-    if params.standardize:
-        model.standardize_by(statistics)
-    return model
 
 
 def train(
@@ -101,102 +76,122 @@ def train(
 ) -> History:
     """Train for ``params.epochs``; with ``patience``, stop early and keep the best network.
 
-    Stopping and resuming changes no bit of the result.
+    A training that is stopped and resumed gives the same bits as one that is not.
 
     Returns:
-        After each epoch its number, the mean loss of its steps, each before its update, and the
-        mean loss of the validation rows; with ``standardize`` these are losses of z-scores.
+        One row per epoch: its number, the mean loss of its steps (each computed before the step's
+        update), and the mean loss of the validation rows. With ``standardize`` these are losses of
+        z-scores.
 
     Raises:
         UserError: If the loss is no longer finite.
     """
+    network = model.network
+    parameters = [*network.parameters()]
     loss_function = LOSSES[params.loss]
-    parameters = list(model.network.parameters())
     optimizer = build_optimizer(params, parameters)
     size = block_size(len(model.features), params.hidden)
-
-    def loss_of(rows: ScaledRows) -> Tensor:
-        progress.add(rows.num_rows * ranks.num_ranks)
-        predictions = model.network(rows.inputs)  # forward pass
-        return loss_function(predictions, rows.targets)
-
-    def step(batch: ScaledSplit | ScaledRows) -> float:
-        def closure() -> float:  # lbfgs calls it several times in a step
-            optimizer.zero_grad()
-            return backward(loss_of, batch.blocks(size), parameters, ranks)
-
-        return optimizer.step(closure)
-
-    state = State(model.network, optimizer)
-    resume.restore(state)
+    state = State(network, optimizer)
+    resume.restore(state)  # continues from the checkpoint, if there is one
     num_rows = training.num_rows + validation.num_rows
     progress = Progress(
         "train", params.epochs * num_rows, state.epoch * num_rows, is_shown=ranks.rank == 0
     )
+
+    def loss_of(block: ScaledRows) -> Tensor:
+        progress.add(block.num_rows * ranks.num_ranks)
+        predictions = network(block.inputs)  # 1. forward pass
+        return loss_function(predictions, block.targets)  # 2. loss
+
     with progress:
         for epoch in range(state.epoch, params.epochs):
             if params.patience and epoch > state.best_epoch + params.patience:
                 break
-            progress.label = (
-                f"train: epoch {epoch + 1} of {params.epochs}{last_losses(state.history)}"
-            )
+            losses = last_losses(state.history)
+            progress.label = f"train: epoch {epoch + 1} of {params.epochs}{losses}"
+            network.train()
             for batch in batches(training, params.batch_size, params.seed, epoch, state.step):
-                state.total_loss += step(batch) * batch.num_rows
+
+                def closure() -> float:  # L-BFGS calls it several times in a step
+                    optimizer.zero_grad()  # 3. clear the gradients
+                    # 4. backpropagation, after 1. and 2., for every block of the batch
+                    return backward(loss_of, batch.blocks(size), parameters, ranks)  # noqa: B023 (called in this turn only)
+
+                loss = optimizer.step(closure)  # 5. gradient descent
+                state.total_loss += loss * batch.num_rows
                 state.step += 1
                 resume.save_if_due(state)
+            network.eval()
             validation_loss = mean_loss(loss_of, validation.blocks(size), ranks)
             state.end_epoch(training.num_rows, validation_loss)
             progress.update(state.epoch * num_rows)
-            require_finite(state.history[-1], params)
+            require_finite(params, *state.history[-1])
             if (
                 params.patience
                 and validation_loss is not None
                 and validation_loss < state.best_loss
             ):
                 state.best_loss, state.best_epoch = validation_loss, epoch
-                state.best_network = copy.deepcopy(model.network.state_dict())
+                state.best_network = copy.deepcopy(network.state_dict())
     resume.save_if_due(state, is_last=True)
     if state.best_network:
-        model.network.load_state_dict(state.best_network)
-    require_finite((params.epochs, *(p.abs().max().item() for p in parameters)), params)
+        network.load_state_dict(state.best_network)
+    largest = [parameter.abs().max().item() for parameter in parameters]
+    require_finite(params, params.epochs, *largest)  # the last step may have diverged
     return state.history
 
 
+def build_model(params: TrainParams, training: Split, statistics: Statistics) -> Model:
+    """Return a model with initial weights; with ``standardize``, it scales by the training rows."""
+    torch.manual_seed(params.seed)
+    dtype = getattr(torch, training.dtype)
+    try:
+        model = Model(
+            training.features, training.target, params.hidden, dtype, statistics.categories
+        )
+    except RuntimeError:
+        raise UserError(
+            "train: the network does not fit into memory. Lower `train.hidden`."
+        ) from None
+    if params.standardize:
+        model.standardize_by(statistics)
+    return model
+
+
 def build_optimizer(params: TrainParams, parameters: list[nn.Parameter]) -> optim.Optimizer:
-    """One step of lbfgs is one iteration, with a line search from the learning rate on."""
+    """Return the optimizer that ``params.optimizer`` names."""
     match params.optimizer:
         case "sgd":
             return optim.SGD(parameters, lr=params.lr)
         case "adam":
-            # Fused: the other implementations take square roots by MKL, whose bits are the CPU's.
+            # Not fused, Adam would take square roots with MKL, whose bits depend on the CPU.
             return optim.Adam(parameters, lr=params.lr, fused=True)
         case "lbfgs":
             return LBFGS(parameters, lr=params.lr)
 
 
-def require_finite(epoch_and_values: Sequence[float | None], params: TrainParams) -> None:
-    """Raise UserError if training has diverged."""
-    epoch, *values = epoch_and_values
-    if not all(value is None or math.isfinite(value) for value in values):
-        units = "" if params.standardize else ", or set `train.standardize` to true"
-        raise UserError(
-            f"train: diverged in epoch {epoch}: the loss is no longer finite. Lower `train.lr`"
-            f" (now {params.lr:g}){units}."
-        )
-
-
 def last_losses(history: History) -> str:
-    """The last epoch's, in words."""
+    """Return the last epoch's losses as text, such as ``, loss 0.12, validation loss 0.15``."""
     return "".join(
         f", {name} {loss:.4g}"
-        for _, *values in history[-1:]
-        for name, loss in zip(("loss", "validation loss"), values, strict=True)
+        for _, *losses in history[-1:]
+        for name, loss in zip(("loss", "validation loss"), losses, strict=True)
         if loss is not None
     )
 
 
+def require_finite(params: TrainParams, epoch: int, *values: float | None) -> None:
+    """Raise UserError if a value is infinite or NaN: the training has diverged."""
+    if not all(value is None or math.isfinite(value) for value in values):
+        other_cure = "" if params.standardize else ", or set `train.standardize` to true"
+        raise UserError(
+            f"train: diverged in epoch {epoch}: the loss is no longer finite. Lower `train.lr`"
+            f" (now {params.lr:g}){other_cure}."
+        )
+
+
 def thin(history: History) -> History:
-    """At most 1,000 rows of the history, at even distances, with the last one."""
+    """Keep at most 1,000 rows of the history, evenly spaced, always with the last one."""
     stride = math.ceil(len(history) / MAX_HISTORY_ROWS)
     return [row for row in history if row[0] % stride == 0 or row[0] == len(history)]
 

@@ -31,6 +31,14 @@ Change = Callable[..., None]
 IDENTITY = ("-c", "user.name=Test", "-c", "user.email=test@localhost")  # of who commits
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow folders' tests as slow, and run quick tests first."""
+    for item in items:
+        if {"slow", "faults"} & {*item.path.relative_to(ROOT).parts}:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
 @pytest.fixture
 def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Work with so many threads from now on."""

@@ -23,7 +23,7 @@ def refusal():
     return str(error.value)
 
 
-def test_the_default_line_is_dealt_out_to_three_splits(workspace, capsys):
+def test_the_default_line_is_split_into_three(workspace, capsys):
     prepare.main()
     assert capsys.readouterr().out == (
         "prepare: 1000 rows from line: 700 train, 100 validation, 200 test\n"
@@ -36,7 +36,7 @@ def test_the_default_line_is_dealt_out_to_three_splits(workspace, capsys):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_statistics_are_those_of_the_training_rows(change, dtype):
+def test_statistics_describe_the_training_rows(change, dtype):
     change({"prepare.dtype": dtype, "prepare.rows": 5000})
     prepare.main()
     training, statistics = splits()[0].astype("float64"), json.loads(STATISTICS.read_text())
@@ -58,15 +58,15 @@ def test_a_table_and_its_copy_in_another_format_give_the_same_bytes(change, raw)
     table.to_csv(raw("t.csv.gz", ""), index=False)
     tsv = table.to_csv(index=False, sep="\t").encode()
     raw("t.tsv.zst", pa.Codec("zstd").compress(tsv, asbytes=True))
-    (RAW / "parts").mkdir()
-    (RAW / "pieces").mkdir()
-    for number, part in enumerate((table[:20_000], table[20_000:60_000], table[60_000:])):
-        part.to_csv(raw(f"parts/{number}.csv", ""), index=False)
+    (RAW / "csv").mkdir()
+    (RAW / "parquet").mkdir()
+    for number, rows in enumerate((table[:20_000], table[20_000:60_000], table[60_000:])):
+        rows.to_csv(raw(f"csv/{number}.csv", ""), index=False)
         columns = ["y", "b", "a"] if number else ["a", "y", "b"]  # the first file's order counts
-        part[columns].to_parquet(raw(f"pieces/{number}.parquet", ""))
+        rows[columns].to_parquet(raw(f"parquet/{number}.parquet", ""))
     outputs = set()
     names = ("t.csv", "t.tsv", "t.parquet", "data/raw/t.csv", "t.csv.gz", "t.tsv.zst")
-    for name in (*names, "parts", "pieces"):
+    for name in (*names, "csv", "parquet"):
         change({"prepare.source": name, "prepare.dtype": "float64"})
         prepare.main()
         outputs.add(b"".join(path.read_bytes() for path in sorted(PREPARED.iterdir())))
@@ -80,7 +80,7 @@ def test_rows_are_split_in_order_on_request(change):
     assert (pd.concat(splits())["x"].diff().iloc[1:] > 0).all()
 
 
-def test_validation_and_test_may_be_nothing(change, capsys):
+def test_validation_and_test_rows_may_be_absent(change, capsys):
     change({"prepare.source": "norris.csv", "prepare.validation": 0, "prepare.test": 0})
     prepare.main()
     assert [len(split) for split in splits()] == [36, 0, 0]
@@ -116,7 +116,7 @@ def test_columns_that_are_not_chosen_are_ignored_and_named(change, raw, capsys):
     assert capsys.readouterr().out.endswith("2 test; ignored: `name`, `z`\n")
 
 
-def test_categories_become_inputs_of_zero_and_one(change, raw, capsys):
+def test_categories_become_features_of_zero_and_one(change, raw, capsys):
     rows = [("USA", 1), ("Japan", 2), ("EU", 3), ("USA", 4)]
     raw("t.csv", "origin,y\n" + "".join(f"{origin},{y}\n" for origin, y in rows))
     change({"prepare.source": "t.csv", "prepare.validation": 0, "prepare.test": 0})
@@ -146,8 +146,8 @@ def test_the_line_is_a_table_whose_columns_can_be_chosen(change):
         (
             "x,y\n",
             {},
-            "prepare: 0 rows are too few: none is left for train, validation, test. Add rows,"
-            " or change `prepare.validation` and `prepare.test`.",
+            "prepare: 0 rows are too few: no row is left for train, validation, test. Add"
+            " rows, or change `prepare.validation` and `prepare.test`.",
         ),
         (
             "x,y,z\n1,2,\n3,4,\n",
@@ -158,25 +158,25 @@ def test_the_line_is_a_table_whose_columns_can_be_chosen(change):
         (
             "x,y\n1,2\n3,4\n5,6\n",
             {},
-            "prepare: 3 rows are too few: none is left for validation. Add rows, or change"
+            "prepare: 3 rows are too few: no row is left for validation. Add rows, or change"
             " `prepare.validation` and `prepare.test`.",
         ),
         (
             "x,y\n1,1e39\n3,4\n5,6\n",
             {},
-            'data/raw/t.csv, line 2, column `y`: too large for float32: "1e39". Rescale, or set'
-            " `prepare.dtype` to float64.",
+            'data/raw/t.csv, line 2, column `y`: too large for float32: "1e39". Rescale the'
+            " column, or set `prepare.dtype` to float64.",
         ),
         (
             "x,y\n1e308,1\n-1e308,4\n5,6\n",
             {"prepare.dtype": "float64", "prepare.validation": 0, "prepare.test": 0},
-            "prepare: the numbers of `x` are too large to square. Rescale it.",
+            "prepare: the numbers of `x` are too large to square. Rescale the column.",
         ),
         (
             "a,intercept,y\n1,1,1\n",
             {},
-            "data/raw/t.csv: metrics/evaluation.json uses the name `intercept` itself. Rename the"
-            " column.",
+            "data/raw/t.csv: a column must not be named `intercept`, which is a name in"
+            " metrics/evaluation.json. Rename the column.",
         ),
     ],
 )
@@ -206,7 +206,7 @@ def test_a_random_split_of_too_many_rows_is_refused(workspace):
     )
 
 
-def test_a_least_zero_has_no_sign(change, raw):
+def test_a_minimum_of_zero_has_no_sign(change, raw):
     raw("zeros.csv", "x,y\n0.0,1\n-0.0,2\n0.0,3\n")
     change({"prepare.source": "zeros.csv", "prepare.validation": 0, "prepare.test": 0})
     prepare.main()

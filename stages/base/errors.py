@@ -1,18 +1,21 @@
-"""Errors that a user can cause and cure."""
+"""Errors that a user can cause and correct."""
 
 MAX_VALUE_CHARACTERS = 300
 
 
 class UserError(Exception):
-    """One sentence per fault: where, rule, value, cure. Shown bare; the exit status is 1."""
+    """An error that a user can correct: one sentence per fault with where, rule, value and cure.
+
+    A stage prints only the sentences, without a traceback, and exits with status 1.
+    """
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a library lacks memory, whatever it calls that."""
-    words = "allocate memory", "worker thread", "new thread", "error return without exception set"
-    return isinstance(error, MemoryError) or any(text in str(error) for text in words)
+    """Whether an error means that memory ran out; each library words it differently."""
+    phrases = "allocate memory", "worker thread", "new thread", "error return without exception set"
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
 
 
 def cut(text: str) -> str:
-    """The beginning of a text, as long as a sentence can hold it."""
+    """The first ``MAX_VALUE_CHARACTERS`` characters of a text, with an ellipsis if more follow."""
     return text[:MAX_VALUE_CHARACTERS] + "…" * (len(text) > MAX_VALUE_CHARACTERS)

@@ -1,4 +1,4 @@
-"""The project's folders, and files that appear whole or not at all."""
+"""The project's folders, locks, and files that are written completely or not at all."""
 
 import csv
 import errno
@@ -27,7 +27,15 @@ PLOTS = Path("metrics/plots")
 
 @contextmanager
 def alone_in(folder: Path, *, waits: bool = True) -> Iterator[bool]:
-    """Lock a folder; yield False if another process has the lock and this one does not wait."""
+    """Lock a folder inside the ``with`` block.
+
+    Args:
+        folder: The folder.
+        waits: Whether to wait until no other process holds the lock.
+
+    Yields:
+        Whether this process holds the lock.
+    """
     lock = lock_folder(folder, waits=waits)
     try:
         yield lock is not None
@@ -40,7 +48,7 @@ def lock_folder(folder: Path, *, waits: bool = False) -> int | None:
     """Lock a folder until the descriptor is closed or this process ends.
 
     Returns:
-        An open descriptor; None if another process has the lock and this one does not wait.
+        An open descriptor; None if another process holds the lock and ``waits`` is false.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -52,7 +60,7 @@ def lock_folder(folder: Path, *, waits: bool = False) -> int | None:
 
 
 def remove(path: Path) -> None:
-    """Delete a folder, a file or a link, if there is one."""
+    """Delete a folder, a file or a link, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -60,27 +68,33 @@ def remove(path: Path) -> None:
 
 
 def flush(folder: Path) -> None:
-    """Wait until a folder and the files in it are on the disk, safe from a loss of power."""
+    """Wait until a folder and its files are on the disk, where a loss of power cannot undo them."""
     for path in (*folder.iterdir(), folder, folder.parent):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # a file system that flushes no folders
+            if error.errno != errno.EINVAL:  # some file systems cannot flush folders
                 raise
         finally:
             os.close(descriptor)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write sorted, indented JSON aside and rename it; NaN and infinity are refused."""
+    """Write sorted, indented JSON, completely or not at all; refuse NaN and infinity."""
     text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, f"{text}\n".encode())
 
 
 def write_aside(path: Path, content: bytes, *, is_flushed: bool = False) -> None:
-    """Write a file aside, to the disk if it is to be flushed, and rename it; follow no link."""
+    """Write a draft beside ``path`` and rename it to ``path``; replace a link, do not follow it.
+
+    Args:
+        path: The file to write.
+        content: Its bytes.
+        is_flushed: Whether to wait, before the rename, until the bytes are on the disk.
+    """
     draft = path.with_name(f".{path.name}.draft")
     remove(draft)
     try:
@@ -95,7 +109,11 @@ def write_aside(path: Path, content: bytes, *, is_flushed: bool = False) -> None
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file that a stage has written."""
+    """Read a JSON file that a stage has written.
+
+    Raises:
+        UserError: If the file is missing or is not a JSON object.
+    """
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -103,12 +121,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}. Delete it, then run `dvc repro`.") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: no object. Delete it, then run `dvc repro`.")
+        raise UserError(f"{path} is damaged: not a JSON object. Delete it, then run `dvc repro`.")
     return content
 
 
 def digest(paths: Iterable[Path]) -> bytes:
-    """The SHA-256 of the files' contents, in the paths' sorted order."""
+    """One SHA-256 of all files' contents, in the sorted order of their paths."""
     digests = b""
     for path in sorted(paths):
         digests += bytes.fromhex(sha256(path))
@@ -121,13 +139,13 @@ def sha256(path: Path) -> str:
 
 
 def file_hash(path: Path, algorithm: str) -> str:
-    """A file's hash, as DVC's MD5 or `sha256sum`, in hexadecimal digits."""
+    """A file's hash in hexadecimal digits, by an algorithm such as ``md5`` or ``sha256``."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def write_csv(path: Path, header: list[str], rows: Iterable[Iterable[object]]) -> None:
-    """Write a table; every float in the shortest text that reads back as the same number."""
+    """Write a table; a float becomes the shortest text that reads back as the same number."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)

@@ -1,4 +1,7 @@
-"""DVC records the inputs that lie there when a stage ends: they must be those that it has read."""
+"""Check that a stage's inputs, which dvc.yaml lists, do not change while the stage runs.
+
+DVC records the inputs as they are when the stage ends. The stage must have read the same ones.
+"""
 
 import re
 import sys
@@ -12,20 +15,20 @@ from stages.base.yaml12 import read_yaml
 
 PIPELINE, PARAMS = Path("dvc.yaml"), Path("params.yaml")
 CODE = Path(__file__).parents[1]
-# Not inputs, as .dvcignore has it: byte code, and what editors leave beside a file.
+# As in .dvcignore: byte code and the files that editors leave are not inputs.
 IGNORED = re.compile(r"\..*|__pycache__|.*~")
-MAX_READ_BYTES = 2**20  # of a larger file the size and the time tell
+MAX_READ_BYTES = 2**20  # larger files are compared by size and time
 
 _noted: dict[str, object] = {}
 
 
 def code_files() -> list[Path]:
-    """All code of the stages, but what an editor may have left beside it."""
+    """The Python files of all stages, without files that editors leave."""
     return [path for path in files_in(CODE) if path.suffix == ".py"]
 
 
 def files_in(path: Path) -> list[Path]:
-    """The file ``path`` itself, or the files in the folder ``path``, as DVC hashes them; sorted."""
+    """The file ``path``, or the sorted files in the folder ``path``, as DVC hashes them."""
     return [
         file
         for file in sorted((path, *path.rglob("*")))
@@ -34,32 +37,41 @@ def files_in(path: Path) -> list[Path]:
 
 
 def note_inputs(start_seconds: float) -> None:
-    """Remember what dvc.yaml lists for this stage as it is now.
+    """Remember the present content of all inputs that dvc.yaml lists for this stage.
 
     Args:
-        start_seconds: When this process began to import the code, by the clock of files.
+        start_seconds: When this process began to import the code, by the file system's clock.
 
     Raises:
-        UserError: If code has been changed since.
+        UserError: If the code has changed since then.
     """
     late = [path for path in code_files() if path.stat().st_ctime > start_seconds]
     if late:
-        raise UserError(f"{_stage()}: {min(late)} changed while it started. Run it again.")
+        raise UserError(
+            f"{_stage()}: {min(late)} changed while the stage started. Run the stage again."
+        )
     _noted.update(_inputs())
 
 
 def require_same_inputs(within: str = "") -> None:
-    """Raise UserError if an input whose name begins so has been changed since it was noted."""
-    before = {name: was for name, was in _noted.items() if name.startswith(within)}
+    """Check that no input has changed since ``note_inputs``.
+
+    Args:
+        within: Check only the inputs whose names start with this text.
+
+    Raises:
+        UserError: Naming the first three inputs that have changed.
+    """
+    before = {name: content for name, content in _noted.items() if name.startswith(within)}
     now = _inputs(within) if before else {}
     changed = sorted(
         name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
     )
     if changed:
         raise UserError(
-            f"{_stage()}: {' and '.join(changed[:3])} changed while it ran, and DVC would take it"
-            " for what was used: nothing is recorded. Undo the change and run it again to keep the"
-            " work, or run it again as it is now."
+            f"{_stage()}: {' and '.join(changed[:3])} changed while the stage ran, so its"
+            " outputs are not recorded. To keep the work, undo the change and run the stage again."
+            " To use the change, run the stage again."
         )
 
 
@@ -70,26 +82,26 @@ def listed_code() -> list[Path]:
 
 def _inputs(within: str = "") -> dict[str, object]:
     paths, keys = _declared()
-    found = {
+    contents = {
         str(file): _content(file)
         for path in paths
         for file in files_in(path)
         if str(file).startswith(within)
     }
-    return found | ({} if within else _parameters(keys))
+    return contents | ({} if within else _parameters(keys))
 
 
 def _content(path: Path) -> object:
-    found = path.stat()
-    if found.st_size > MAX_READ_BYTES:
-        return found.st_size, found.st_mtime_ns
+    status = path.stat()
+    if status.st_size > MAX_READ_BYTES:
+        return status.st_size, status.st_mtime_ns
     return sha256(path.read_bytes()).digest()
 
 
 def _parameters(keys: list[str]) -> dict[str, object]:
     try:
         content = read_yaml(PARAMS)
-    except UserError:  # somebody is editing it
+    except UserError:  # a user is editing the file
         return {}
     values: dict[str, Any] = {}
     for key in keys:
@@ -102,13 +114,18 @@ def _parameters(keys: list[str]) -> dict[str, object]:
 
 @cache
 def _declared() -> tuple[list[Path], list[str]]:
-    """The paths and the parameters that DVC will record, as far as they are named plainly."""
+    """The paths and the parameters of this stage that dvc.yaml names in plain text."""
     try:
         stage = read_yaml(PIPELINE)["stages"][_stage()]
         deps, params = stage.get("deps", []), stage.get("params", [])
         paths = [Path(path) for path in deps if isinstance(path, str)]
         return paths, [key for key in params if isinstance(key, str)]
-    except (UserError, LookupError, TypeError, AttributeError):  # DVC itself would record nothing
+    except (
+        UserError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ):  # DVC refuses such a file
         return [], []
 
 

@@ -1,4 +1,4 @@
-"""params.yaml: its schema, checked as a whole before any work."""
+"""The schema of params.yaml. The whole file is checked before any work."""
 
 import difflib
 import json
@@ -21,8 +21,8 @@ from stages.base.inputs import PARAMS
 from stages.base.strict_model import StrictModel
 from stages.base.yaml12 import read_yaml
 
-DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:(0|[1-9][0-9]?))?")
-LARGEST = 1e300  # of numbers: room for sums and products below float64's end
+DEVICE_PATTERN = re.compile(r"auto|cpu|mps|(cuda|xpu)(:(0|[1-9][0-9]?))?")
+LARGEST = 1e300  # of numbers; float64 still holds sums and multiples of them
 
 
 def _must(rule: str, holds: Callable[[Any], object]) -> Callable[[Any], Any]:
@@ -47,7 +47,7 @@ def _is_marker(marker: object) -> bool:
 
 
 def is_delimiter(text: str) -> bool:
-    """Whether a text can stand between the cells of CSV."""
+    """Whether a text can be the delimiter of a CSV file."""
     return len(text) == 1 and text.isascii() and text not in '"\r\n\0'
 
 
@@ -63,7 +63,7 @@ Source = Annotated[
     AfterValidator(_must("be line, or a file or folder in data/raw", _is_source)),
 ]
 Device = Annotated[
-    str, AfterValidator(_must("be auto, cpu, cuda, cuda:1, mps or xpu", DEVICE.fullmatch))
+    str, AfterValidator(_must("be auto, cpu, cuda, cuda:1, mps or xpu", DEVICE_PATTERN.fullmatch))
 ]
 Delimiter = Annotated[str, AfterValidator(_must("be one ASCII character", is_delimiter))]
 Columns = Annotated[
@@ -75,7 +75,7 @@ Marker = Annotated[str | float, PlainValidator(_must("be text or a finite number
 
 
 class PrepareParams(StrictModel):
-    """Where the rows come from and how they are split. Meaning and units: params.yaml."""
+    """The source of the rows, and how they are split. params.yaml explains each parameter."""
 
     source: Source
     m: Number
@@ -115,7 +115,7 @@ class PrepareParams(StrictModel):
 
 
 class TrainParams(StrictModel):
-    """The network and how it learns. Meaning and units: params.yaml."""
+    """The network and its training. params.yaml explains each parameter."""
 
     hidden: list[Width]
     standardize: bool
@@ -132,20 +132,20 @@ class TrainParams(StrictModel):
     def _check(self) -> Self:
         if self.optimizer == "lbfgs" and self.batch_size is not None:
             raise _conflict(
-                "`train.batch_size` must be null with the optimizer lbfgs, whose steps take the"
-                f" whole table. Got {self.batch_size}."
+                "`train.batch_size` must be null with `train.optimizer` lbfgs: each of its steps"
+                f" needs all training rows. Got {self.batch_size}."
             )
         return self
 
 
 class EvaluateParams(StrictModel):
-    """What is drawn. Meaning and units: params.yaml."""
+    """The plots. params.yaml explains each parameter."""
 
     plot_rows: Count
 
 
 class SaveParams(StrictModel):
-    """What is released, and on which condition. Meaning and units: params.yaml."""
+    """The release and its conditions. params.yaml explains each parameter."""
 
     onnx: bool
     require: dict[Literal["rmse", "mae", "max_error", "r2"], float]
@@ -176,11 +176,11 @@ def load_params() -> Params:
     """Read params.yaml and check all of it.
 
     Raises:
-        UserError: With one sentence for every fault, sorted.
+        UserError: With one sentence per fault, sorted.
     """
     content = read_yaml(PARAMS)
     if not isinstance(content, dict):
-        raise UserError(f"{PARAMS} must hold `name: value` lines. Got {_show(content)}.")
+        raise UserError(f"{PARAMS} must hold `name: value` lines. Got {_as_json(content)}.")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
@@ -215,9 +215,11 @@ def _sentences(faults: list[ErrorDetails]) -> list[str]:
             cure = f"Did you mean `{likely}`?" if likely else "Remove it."
             sentences.append(f"`{key}` is not a parameter. {cure}")
         elif fault["type"] == "model_type":
-            sentences.append(f"`{key}` must hold `name: value` lines. Got {_show(fault['input'])}.")
+            sentences.append(
+                f"`{key}` must hold `name: value` lines. Got {_as_json(fault['input'])}."
+            )
         elif fault["type"] != "missing":
-            sentences.append(f"`{key}` {rule}. Got {_show(fault['input'])}.")
+            sentences.append(f"`{key}` {rule}. Got {_as_json(fault['input'])}.")
     sentences += [f"`{key}` is missing. Add it." for key in missing if key not in misspelt]
     return [f"{PARAMS}: {sentence}" for sentence in sorted(sentences)]
 
@@ -227,7 +229,7 @@ def _key(fault: ErrorDetails) -> str:
 
 
 def _likely_key(unknown: str, missing: list[str]) -> str | None:
-    """The key that was probably meant: a missing one first, then one of the same section."""
+    """The key that the user probably meant; a missing key comes before one of the same section."""
     section, _, name = unknown.rpartition(".")
     keys = {key.rpartition(".")[2]: key for key in declared_keys()}
     keys |= {
@@ -238,5 +240,5 @@ def _likely_key(unknown: str, missing: list[str]) -> str | None:
     return keys[close[0]] if close else None
 
 
-def _show(value: object) -> str:
+def _as_json(value: object) -> str:
     return cut(json.dumps(value, ensure_ascii=False, default=str))

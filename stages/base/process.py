@@ -1,4 +1,4 @@
-"""A stage as a process: it ends with one sentence, or with the processes that wait for it."""
+"""Run a stage: its errors are one sentence, and it stops when its parent process has exited."""
 
 import io
 import os
@@ -17,24 +17,24 @@ from stages.base.errors import UserError, is_out_of_memory
 from stages.base.inputs import note_inputs, require_same_inputs
 
 POLL_SECONDS = 1.0
-LAST_STEP_SECONDS = 60.0  # for an orphan
-CLOCK_SECONDS = 0.02  # the start of a process is known to 0.01
+LAST_STEP_SECONDS = 60.0  # an orphan may use them to save its work
+CLOCK_SECONDS = 0.02  # Linux gives the start of a process to 0.01 s
 PROC = Path("/proc")
-DVC = rb"(^|\0|/)dvc(\0|$)"  # as a word of a command line
+DVC = rb"(^|\0|/)dvc(\0|$)"  # as one argument of a command line
 
-is_stopping = threading.Event()  # set by who handles a signal by ending later
+is_stopping = threading.Event()  # set by a signal handler that lets the step end first
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage; what a user can cause ends it with its sentence and exit status 1.
+    """Run a stage; an error that a user can correct prints one sentence and gives exit status 1.
 
-    When the process is an orphan it gets a SIGTERM within seconds, and after a minute a SIGKILL.
+    If the parent process exits, the stage gets SIGTERM within seconds and SIGKILL after a minute.
     """
     for name in ("stdout", "stderr"):
-        if not getattr(sys, name):  # closed by who started this
+        if not getattr(sys, name):  # the caller has closed it
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack the sign ·
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show ·
     try:
         threading.Thread(target=_end_as_orphan, daemon=True).start()
         note_inputs(_start_seconds())
@@ -45,7 +45,7 @@ def run(main: Callable[[], None]) -> None:
     except (MemoryError, RuntimeError, SystemError) as error:
         if not is_out_of_memory(error):
             raise
-        sys.exit("The memory is exhausted. Free some, or raise the limit of this process.")
+        sys.exit("Out of memory. Free some memory, or raise the memory limit of this process.")
     except OSError as error:
         name = error.filename2 or error.filename
         where = f"{name}: " if name else ""
@@ -53,24 +53,30 @@ def run(main: Callable[[], None]) -> None:
 
 
 def run_module(name: str, folder: Path, environment: Mapping[str, str] = {}) -> bool:
-    """Run a module on a folder in a process of its own; tell whether it succeeded.
+    """Run a module on a folder in a process of its own; return whether it succeeded.
 
-    In UTF-8, whatever the locale: PyTorch's exporter reads our source.
+    The process uses UTF-8 in every locale, because PyTorch's exporter reads our source files.
     """
-    words = [sys.executable, "-X", "utf8", "-m", name, str(folder)]
-    end = subprocess.run(words, env=os.environ | environment, check=False)  # noqa: S603 (our own)
-    return not end.returncode
+    command = [sys.executable, "-X", "utf8", "-m", name, str(folder)]
+    result = subprocess.run(command, env=os.environ | environment, check=False)  # noqa: S603 (ours)
+    return not result.returncode
 
 
 def require_recordable() -> None:
-    """Raise UserError if an input has changed, or if nobody waits for this process's outputs."""
+    """Check that this stage may still write its outputs.
+
+    Raises:
+        UserError: If an input has changed, or the parent process has exited.
+    """
     require_same_inputs()
-    if is_orphan():  # who comes next writes its own
-        raise UserError("Nothing is written: DVC, which waited for it, has been killed.")
+    if is_orphan():  # a later run may be writing the same outputs
+        raise UserError(
+            "The outputs are not written, because DVC has been killed. Run the stage again."
+        )
 
 
 def is_orphan() -> bool:
-    """Whether DVC, torchrun or another stage started this process, and has died since."""
+    """Whether the parent of this process (DVC, torchrun or another stage) has exited."""
     return any(_stat(pid)[0] != start for pid, start in _starters())
 
 
@@ -78,8 +84,10 @@ def _end_as_orphan() -> None:
     while not is_orphan():
         time.sleep(POLL_SECONDS)
     with suppress(OSError):  # the terminal may be gone, too
-        sys.stderr.write("What started this process has ended, and so does it.\n")
-    if not is_stopping.is_set():  # a second signal would end it without saving
+        sys.stderr.write(
+            "The parent process (DVC or the terminal) has exited, so this stage stops too.\n"
+        )
+    if not is_stopping.is_set():  # a second signal would prevent the save
         os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(LAST_STEP_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -87,20 +95,21 @@ def _end_as_orphan() -> None:
 
 @cache
 def _starters() -> list[tuple[int, str]]:
-    """The processes above this one that run our stages, and DVC above them: number and start."""
+    """The process ID and start of every stage above this process, and of DVC above them."""
     starters: list[tuple[int, str]] = []
-    # DVC may start a shell with our command in its own, and that shell the stage.
+    # DVC may run the stage in a shell; the shell's command line then holds ours as one argument.
     mark = rb"-m[\0 ]stages\." if "DVC_STAGE" in os.environ else rb"\0-m\0stages\."
     _, pid, child_session = _stat(os.getpid())  # no parent where there is no /proc
     while pid:
         start, parent, session = _stat(pid)
-        words = _command(pid)
-        if not re.search(mark, words) or re.search(DVC, words):  # its -m may be a message
+        command_line = _command_line(pid)
+        is_dvc = re.search(DVC, command_line) is not None
+        if is_dvc or not re.search(mark, command_line):  # the -m of DVC can be a message
             if "DVC_STAGE" in os.environ:
-                # What DVC starts is in its session. Process 1, and another session's, take in
-                # orphans; DVC may be process 1.
-                is_dvc = session == child_session and (pid > 1 or re.search(DVC, words))
-                starters.append((pid, start if is_dvc else "died before"))
+                # DVC's children are in its session. A parent in another session has adopted an
+                # orphan, and so has process 1, unless it is DVC.
+                is_starter = session == child_session and (pid > 1 or is_dvc)
+                starters.append((pid, start if is_starter else "died before"))
             break
         starters.append((pid, start))
         pid, child_session = parent, session
@@ -108,7 +117,7 @@ def _starters() -> list[tuple[int, str]]:
 
 
 def _start_seconds() -> float:
-    """When this process started, in seconds since 1970, at the latest; now, without /proc."""
+    """The latest possible start of this process, in seconds since 1970; without /proc, now."""
     ticks = _stat(os.getpid())[0]
     if not ticks:
         return time.time()
@@ -118,7 +127,7 @@ def _start_seconds() -> float:
 
 
 def _stat(pid: int) -> tuple[str, int, int]:
-    """When a process started, its parent and its session; nothing of one that has died."""
+    """The start, the parent and the session of a process; empty if it has exited."""
     try:
         fields = (PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -126,7 +135,7 @@ def _stat(pid: int) -> tuple[str, int, int]:
     return ("", 0, 0) if fields[0] in "ZX" else (fields[19], int(fields[1]), int(fields[3]))
 
 
-def _command(pid: int) -> bytes:
+def _command_line(pid: int) -> bytes:
     try:
         return (PROC / f"{pid}/cmdline").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""How far a long work is: a bar on a terminal, a few plain lines elsewhere."""
+"""Progress of long work: a bar on a terminal, a few plain lines elsewhere."""
 
 import sys
 import time
@@ -13,11 +13,10 @@ MAX_SILENCE_SECONDS = 300.0
 
 
 class Progress:
-    """Says how many rows are done, how fast, and when all will be.
+    """Show how many rows are done, how fast, and how much time is left.
 
-    Where there is no terminal, after 2, 4, 8, … seconds, and then every five minutes.
-
-    Any thread may tell it.
+    Without a terminal, print a line after 2, 4, 8, … seconds, and later every five minutes. Any
+    thread may call ``add``.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class Progress:
         self._total, self._first, self._done = total, first, first
         self._start, self._next_line_seconds = time.monotonic(), FIRST_LINE_SECONDS
         self._lock = Lock()
-        self._is_shown, self._file = is_shown, file  # None is the standard output
+        self._is_shown, self._file = is_shown, file  # None: standard output
         self._bar = None
         if is_shown and sys.stderr.isatty():
             self._bar = tqdm(
@@ -53,12 +52,12 @@ class Progress:
             self._bar.close()
 
     def add(self, num_rows: float) -> None:
-        """So many more rows are done."""
+        """Add rows that are done."""
         with self._lock:
             self.update(self._done + num_rows)
 
     def update(self, done: float, total: float | None = None) -> None:
-        """So many rows are done, of so many, as far as is known now."""
+        """Set how many rows are done and, if the estimate has changed, how many there are."""
         self._total = total or self._total
         self._done = min(done, self._total)
         if self._bar is not None:

@@ -1,4 +1,4 @@
-"""The state of a training that has ended, kept until DVC has recorded the outputs in dvc.lock."""
+"""Keep the checkpoint of a finished training until dvc.lock records the outputs."""
 
 import hashlib
 import json
@@ -15,25 +15,26 @@ ENDED = "ended"
 
 
 def resume_folder() -> Path:
-    """Where states are saved; for an experiment in a copy, in the project that it was copied of."""
+    """The folder of all checkpoints. An experiment in a copy uses that of the original project."""
     return Path(os.environ.get("DVC_ROOT", "."), ".resume")
 
 
-def note_end(state: Path, outputs: Path) -> None:
-    """Note to which outputs a state has led, if possible: else it is deleted when it is old.
+def note_end(checkpoint_folder: Path, outputs: Path) -> None:
+    """Note beside a checkpoint which outputs the training wrote, and with which code.
 
-    And by which code: another's outputs, which dvc.lock may name, can be the same.
+    The code is noted because other code can write the same outputs. If the note cannot be written,
+    the checkpoint is deleted later, when it is old.
     """
     with suppress(OSError):
         hashes = map(_dvc_hash, [outputs, *listed_code()])
-        write_aside(state / ENDED, "".join(f"md5: {each}\n" for each in hashes).encode())
+        write_aside(checkpoint_folder / ENDED, "".join(f"md5: {md5}\n" for md5 in hashes).encode())
 
 
 def forget_recorded() -> None:
-    """Delete the states of trainings whose outputs dvc.lock names; not those in use."""
+    """Delete the checkpoints whose outputs dvc.lock records, if no process uses them."""
     recorded = LOCK.read_bytes() if LOCK.is_file() else b""
     for ended in resume_folder().glob(f"*/{ENDED}"):
-        # Another process may do the same.
+        # Another process may delete the same folder.
         with suppress(OSError), alone_in(ended.parent, waits=False) as is_alone:
             lines = ended.read_bytes().splitlines(keepends=True) if ended.is_file() else []
             if is_alone and lines and all(line in recorded for line in lines):
@@ -41,7 +42,7 @@ def forget_recorded() -> None:
 
 
 def _dvc_hash(path: Path) -> str:
-    """The name by which dvc.lock knows a file or a folder: MD5, of a list of MD5s for a folder."""
+    """The hash in dvc.lock: the MD5 of a file; for a folder, the MD5 of the list of its MD5s."""
     if path.is_file():
         return file_hash(path, "md5")
     files = [

@@ -1,9 +1,9 @@
-"""A schema that takes exactly its keys, with values of exactly their types."""
+"""A schema that accepts exactly its keys, with values of exactly their types."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class StrictModel(BaseModel):
-    """What params.yaml and the project's JSON files are checked with."""
+    """The base of the schemas of params.yaml and of the project's JSON files."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""The threads that work on blocks: how many there are changes the time, never a result."""
+"""The threads that work on blocks. Their number changes the time, never a result."""
 
 import os
 import sys
@@ -32,30 +32,33 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def _use_one_thread() -> None:
-    """Keep each tensor operation in the calling thread: MKL's number of threads is per thread."""
-    torch: Any = sys.modules.get("torch")  # not imported here: not every stage needs it
+    """Keep each tensor operation in this thread; MKL has one number of threads per thread."""
+    torch: Any = sys.modules.get("torch")  # some stages do not import it
     if torch:
         torch.set_num_threads(1)
 
 
 def in_threads(work: Callable[[Iterator[Item]], Result], items: Sequence[Item]) -> list[Result]:
-    """Call ``work`` once in each thread; the calls take their items from one common iterator."""
-    common = iter(items)
+    """Call ``work`` once in each thread; all calls take their items from one shared iterator."""
+    shared = iter(items)
     num_calls = min(num_threads(), len(items))
     if num_calls <= 1:
-        return [work(common)]
-    return [call.result() for call in [_pool().submit(work, common) for _ in range(num_calls)]]
+        return [work(shared)]
+    return [call.result() for call in [_pool().submit(work, shared) for _ in range(num_calls)]]
 
 
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], num_ahead: int | None = None
 ) -> Iterator[Result]:
-    """Yield ``work(item)`` in the items' order, computed ahead: two items for each thread."""
-    most = 2 * num_threads() if num_ahead is None else num_ahead
+    """Yield ``work(item)`` in the items' order; the threads compute ``num_ahead`` items ahead.
+
+    By default, these are two items for each thread.
+    """
+    max_ahead = 2 * num_threads() if num_ahead is None else num_ahead
     ahead: deque[Future[Result]] = deque()
     for item in items:
         ahead.append(_pool().submit(work, item))
-        if len(ahead) > most:
+        if len(ahead) > max_ahead:
             yield ahead.popleft().result()
     while ahead:
         yield ahead.popleft().result()

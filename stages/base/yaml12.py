@@ -1,43 +1,58 @@
 """YAML as DVC reads it.
 
-PyYAML resolves plain scalars by YAML 1.1, DVC (through ruamel.yaml) by YAML 1.2: `1e-3`, `010`,
-`0o10`, `no` and `on` differ. This loader keeps PyYAML's safe parser and takes DVC's scalars; like
-DVC, it refuses a key given twice.
+PyYAML reads unquoted values by YAML 1.1, and DVC (with ruamel.yaml) by YAML 1.2. They differ for
+`1e-3`, `010`, `0o10`, `no` and `on`. This loader is PyYAML's safe loader with DVC's rules for
+values. Like DVC, it refuses a key that is given twice.
 """
 
 import json
 import re
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml.nodes import MappingNode, ScalarNode
 
 from stages.base.errors import UserError
 
-SCALARS = {  # by type: a pattern, and the characters that a match may begin with
-    "bool": ("true|True|TRUE|false|False|FALSE", "tTfF"),
-    "float": (
-        (
-            r"[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?"
+PYYAML_RESOLVERS = yaml.CSafeLoader.yaml_implicit_resolvers
+BOOL, FLOAT, INT = (f"tag:yaml.org,2002:{name}" for name in ("bool", "float", "int"))
+SCALARS = {  # by tag: a pattern, and the characters with which a match may begin
+    BOOL: (re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), [*"tTfF"]),
+    FLOAT: (
+        re.compile(
+            r"^(?:[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?"
             r"|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
             r"|[-+]?\.[0-9_]+([eE][-+][0-9]+)?"
-            r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+            r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
         ),
-        "-+.0123456789",
+        [*"-+.0123456789"],
     ),
-    "int": (r"[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9_]+)", "-+0123456789"),
+    INT: (
+        re.compile(r"^(?:[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9_]+))$"),
+        [*"-+0123456789"],
+    ),
+}
+RESOLVERS = {  # by first character: tags and patterns; PyYAML's own, except those of SCALARS
+    first: [
+        *(pair for pair in PYYAML_RESOLVERS.get(first, []) if pair[0] not in SCALARS),
+        *((tag, pattern) for tag, (pattern, firsts) in SCALARS.items() if first in firsts),
+    ]
+    for first in chain(PYYAML_RESOLVERS, *(firsts for _, firsts in SCALARS.values()))
 }
 
-MAX_KEYS = 10**5  # of a mapping, with those that it merges
+MAX_KEYS = 10**5  # of a mapping, including the keys that it merges
 MAX_SIZE = 10**7  # of a document, in values and characters
 
-# What PyYAML raises for a tag that does not fit its value, and for deep nesting.
+# PyYAML raises these for faulty YAML, for a tag that does not fit its value, and for deep nesting.
 REFUSALS = yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError
 
 
 class _Loader(yaml.CSafeLoader):
-    """Builds plain data only: no tag in a document can run code."""
+    """Build plain data only; no tag in a document can run code."""
+
+    yaml_implicit_resolvers = RESOLVERS
 
     def construct_int(self, node: ScalarNode) -> int:
         digits = str(self.construct_scalar(node)).replace("_", "")
@@ -67,21 +82,15 @@ class _Loader(yaml.CSafeLoader):
             keys.add(key)
         return super().construct_mapping(node, deep)
 
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if tag.rpartition(":")[2] not in SCALARS]
-    for first, pairs in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
-for _type, (_pattern, _first) in SCALARS.items():
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_type}", re.compile(rf"^(?:{_pattern})$"), list(_first)
-    )
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_float)
+    yaml_constructors: ClassVar = {
+        **yaml.CSafeLoader.yaml_constructors,
+        INT: construct_int,
+        FLOAT: construct_float,
+    }
 
 
 def read_yaml(path: Path) -> Any:
-    """The document in ``path``, its scalars typed as DVC types them.
+    """Read the document in ``path``; its values have the types that DVC gives them.
 
     Raises:
         UserError: If the file is missing or is not one valid YAML 1.2 document.
@@ -98,24 +107,23 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """The document in ``text``; an empty one is an empty mapping, as in DVC."""
+    """Read the document in ``text``; an empty document is an empty mapping, as in DVC."""
     if re.search(r"^%YAML", text, re.MULTILINE):
-        raise ValueError("a %YAML directive changes what values mean; remove it")
+        raise ValueError("a %YAML directive changes the meaning of values; remove it")
     content = yaml.load(text, _Loader)  # noqa: S506 (the loader above is a SafeLoader)
     if _size(content, {}) > MAX_SIZE:
-        raise ValueError("too much, if each alias is replaced by what it stands for")
-    json.dumps(
-        content, ensure_ascii=False, default=str
-    ).encode()  # neither circles nor half characters
+        raise ValueError("too large when each alias is replaced by its value")
+    # Refuse a value that contains itself, and half of a character.
+    json.dumps(content, ensure_ascii=False, default=str).encode()
     return content or {}
 
 
 def _size(value: Any, sizes: dict[int, int]) -> int:
-    """How many values and characters there are; a value that is shared counts each time."""
+    """The number of values and characters; a shared value counts each time that it is used."""
     if not isinstance(value, dict | list):
         return 1 + len(value) if isinstance(value, str) else 1
     if id(value) not in sizes:
-        sizes[id(value)] = 0  # a circle ends here
-        parts = (*value.keys(), *value.values()) if isinstance(value, dict) else value
-        sizes[id(value)] = 1 + sum(_size(part, sizes) for part in parts)
+        sizes[id(value)] = 0  # ends a value that contains itself
+        members = (*value.keys(), *value.values()) if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(_size(member, sizes) for member in members)
     return sizes[id(value)]

@@ -1,4 +1,5 @@
-"""The model: takes and returns the table's own units; can be saved and loaded.
+"""The model, its file and its device.
 
-Read first `model`, then `signature` (what its file says of it) and `device` (CPU or accelerator).
+Read first `model` (the network between original units), then `signature` (what the file says about
+the model) and `device` (CPU or accelerator).
 """

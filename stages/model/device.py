@@ -1,4 +1,4 @@
-"""Where tensors live, and with which kernels they are computed."""
+"""The device that holds the tensors, and the kernels that compute on it."""
 
 import os
 
@@ -10,11 +10,11 @@ KINDS = ("cuda", "mps", "xpu")
 
 
 def set_numerics(numerics: str) -> None:
-    """Choose the CPU kernels; call it before the first tensor operation.
+    """Choose the CPU kernels; call this before the first tensor operation.
 
-    Portable numerics take the kernels that every x86-64 CPU has. PyTorch and MKL read these
-    variables when they first compute, not when they are imported. Blocks run side by side, so
-    that each operation has one thread.
+    Portable numerics use the kernels that every x86-64 CPU has. PyTorch and MKL read these
+    variables when they first compute, not when they are imported. Each operation uses one thread,
+    because many blocks are computed at the same time.
     """
     torch.set_num_threads(1)
     if numerics == "portable":
@@ -24,7 +24,7 @@ def set_numerics(numerics: str) -> None:
 
 
 def choose_device(name: str, dtype: torch.dtype) -> torch.device:
-    """The device called ``name``; ``auto`` is the accelerator if it has ``dtype``, else the CPU.
+    """Return the device ``name``; ``auto`` is an accelerator that has ``dtype``, else the CPU.
 
     Raises:
         UserError: If this machine has no such device.
@@ -39,17 +39,19 @@ def choose_device(name: str, dtype: torch.dtype) -> torch.device:
     else:
         device = torch.device(name)
     if device.type in {"cuda", "xpu"} and device.index is None and "LOCAL_RANK" in os.environ:
-        device = torch.device(device.type, int(os.environ["LOCAL_RANK"]))  # one for each rank
+        device = torch.device(device.type, int(os.environ["LOCAL_RANK"]))  # one per rank
     if device.type != "cpu":
-        is_here = accelerator is not None and accelerator.type == device.type
-        names = [f"{device.type}:{i}" for i in range(torch.accelerator.device_count() * is_here)]
+        is_available = accelerator is not None and accelerator.type == device.type
+        names = [
+            f"{device.type}:{i}" for i in range(torch.accelerator.device_count() * is_available)
+        ]
         if (device.index or 0) >= len(names):
-            found = (
+            available = (
                 " to ".join(sorted({names[0], names[-1]})) if names else f"no {device.type} device"
             )
             raise UserError(
-                f"params.yaml: `device` is {name}, but this machine has {found}. Set it to auto or"
-                " cpu."
+                f"params.yaml: `device` is {name}, but this machine has {available}. Set it to"
+                " auto or cpu."
             )
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
         torch.use_deterministic_algorithms(True)

@@ -1,4 +1,4 @@
-"""The network between raw units, and its file."""
+"""The model: it takes and returns original units, and can be saved and loaded."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -19,10 +19,16 @@ MAX_FORMULA_FEATURES = 3
 
 
 class Model(nn.Module):
-    """z-scores of the inputs → linear layers with ReLU between → the target's raw unit.
+    """Inputs in original units → z-scores → linear layers with ReLU between → original units.
 
-    Without hidden layers the model is a line. Fresh buffers leave units as they are. ``features``
-    are the network's inputs; ``categories`` tells which of them one column of a table makes.
+    Without hidden layers the model is linear. A new model does not scale; see `standardize_by`.
+
+    Args:
+        features: The names of the inputs' columns, in order.
+        target: The name of the predicted column.
+        hidden: The width of each hidden layer.
+        dtype: The type of all tensors.
+        categories: The categories of each category column; each category is a feature.
     """
 
     def __init__(
@@ -52,10 +58,10 @@ class Model(nn.Module):
         self.register_buffer("target_scale", torch.ones(1, dtype=dtype))
 
     def standardize_by(self, statistics: Statistics) -> None:
-        """Take the units of the training rows, from statistics.json.
+        """Scale by the means and standard deviations of the training rows.
 
         Raises:
-            UserError: If a column is constant: it has no z-score.
+            UserError: If a column is constant, because it has no z-score.
         """
         mean, scale = torch.from_numpy(statistics.units()).to(self.dtype)
         columns = zip(statistics.columns, scale, strict=True)
@@ -72,22 +78,22 @@ class Model(nn.Module):
         self.target_scale.copy_(scale[-1:])
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Predict in raw units: inputs ``(rows, features)`` → predictions ``(rows, 1)``."""
+        """Predict in original units: inputs ``(rows, features)`` → predictions ``(rows, 1)``."""
         if inputs.shape[-1] != len(self.features):
             raise ValueError(f"a row of inputs has {len(self.features)} features: {self.features}")
         return self.network(self.scale_inputs(inputs)) * self.target_scale + self.target_mean
 
     def scale_inputs(self, inputs: Tensor) -> Tensor:
-        """Raw inputs → what the network takes."""
+        """Scale inputs in original units to the inputs of ``network``."""
         return (inputs - self.input_mean) / self.input_scale
 
     def units(self) -> tuple[Tensor, Tensor]:
-        """What each column, the target last, is reduced by, and then divided by."""
+        """Return what to subtract from each column, then what to divide by; the target is last."""
         means, scales = (self.input_mean, self.target_mean), (self.input_scale, self.target_scale)
         return torch.cat(means), torch.cat(scales)
 
     def line(self) -> list[float]:
-        """Intercept, then one slope per feature, in raw units; empty with hidden layers."""
+        """Return intercept and slopes in original units; an empty list with hidden layers."""
         if self.hidden:
             return []
         weight, bias = (parameter.detach().cpu().double() for parameter in self.parameters())
@@ -97,7 +103,7 @@ class Model(nn.Module):
         return torch.cat([intercept, slopes]).tolist()
 
     def describe(self) -> str:
-        """The learned formula in words or symbols."""
+        """Return the learned formula, or the size of the network, as text."""
         if self.hidden:
             widths = "-".join(map(str, self.hidden))
             return (
@@ -106,7 +112,7 @@ class Model(nn.Module):
         return formula(self.features, self.target, self.line())
 
     def signature(self, trained_on: str, versions: dict[str, str]) -> Signature:
-        """What rebuilds this model, and what trained it."""
+        """Return what rebuilds this model, and what trained it."""
         return Signature(
             features=self.features,
             target=self.target,
@@ -118,22 +124,22 @@ class Model(nn.Module):
         )
 
     def to_bytes(self, device: torch.device) -> bytes:
-        """A safetensors file: state dict and, as sorted JSON under one key, what rebuilds it."""
+        """Return a safetensors file: the state dict, and the signature that rebuilds the model."""
         versions = {name: version(name).partition("+")[0] for name in RECORDED_VERSIONS}
         metadata = self.signature(device.type, versions).to_metadata()
         return save({name: tensor.cpu() for name, tensor in self.state_dict().items()}, metadata)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Rebuild the model from its file alone; what that takes in memory, the file takes on disk.
+        """Rebuild the model from its file alone; this needs no more memory than the file has bytes.
 
         Raises:
-            UserError: If the file is missing, or is not a model that `to_bytes` wrote.
+            UserError: If the file is missing, or `to_bytes` did not write it.
         """
         with open_weights(path, "pt") as (signature, file):
             names = signature.features, signature.target, signature.hidden
             dtype = getattr(torch, signature.dtype)
-            with torch.device("meta"):  # nothing is allocated before the shapes are compared
+            with torch.device("meta"):  # allocates nothing before the shapes are compared
                 model = cls(*names, dtype, signature.categories)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if {tensor.dtype for tensor in state.values()} != {dtype}:
@@ -147,10 +153,10 @@ class Model(nn.Module):
 
 
 class ReLU(nn.ReLU):
-    """``nn.ReLU``, without its gradient's branch for every number in PyTorch's portable kernels."""
+    """``nn.ReLU`` without the slow gradient of portable kernels (a branch for every number)."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Any shape → the same shape."""
+        """Return the inputs with 0 in place of negative numbers, in the same shape."""
         is_portable = torch.backends.cpu.get_cpu_capability() == "DEFAULT"
         if is_portable and inputs.requires_grad:
             return inputs * torch.gt(inputs.detach(), 0, out=torch.empty_like(inputs))  # 0 or 1
@@ -158,7 +164,13 @@ class ReLU(nn.ReLU):
 
 
 def formula(features: Sequence[str], target: str, coefficients: Sequence[float]) -> str:
-    """A linear model for people, such as ``y = 0.7003·x + 0.2998``: intercept last."""
+    """Write a linear model for people, such as ``y = 0.7003·x + 0.2998``.
+
+    Args:
+        features: The names of the inputs' columns.
+        target: The name of the predicted column.
+        coefficients: The intercept, then one slope per feature.
+    """
     if len(features) > MAX_FORMULA_FEATURES:
         return f"a linear model from {_count(features)} to {target}"
     intercept, *slopes = coefficients

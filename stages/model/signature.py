@@ -1,4 +1,4 @@
-"""What goes into a model and comes out, and what rebuilds it: the text in its file of weights."""
+"""The signature in a file of weights: features, target and all that rebuilds the model."""
 
 import json
 from collections.abc import Iterator
@@ -15,40 +15,40 @@ from stages.base.errors import UserError, cut
 from stages.base.strict_model import StrictModel
 from stages.rows.categories import columns_of, inputs_of
 
-METADATA = "model"  # the file's one metadata key: two would be written in random order
+METADATA = "model"  # the only metadata key: safetensors writes two in random order
 
 
 class Signature(StrictModel):
-    """The network's inputs in order, the target, and the network; exactly these keys and types."""
+    """What describes a model; its JSON has exactly these keys and types."""
 
-    features: list[str]
+    features: list[str]  # in the order of the inputs
     target: str
     categories: dict[str, list[str]]
     hidden: list[Annotated[int, Field(ge=1, le=2**16)]]
     dtype: Literal["float32", "float64"]
-    trained_on: str  # the kind of device
+    trained_on: str  # the type of the device, such as cpu
     versions: dict[str, str]
 
     @model_validator(mode="after")
-    def _require_inputs(self) -> Self:
+    def _require_valid_features(self) -> Self:
         columns = columns_of(self.features, self.categories)
-        inputs = [*chain(*(inputs_of(column, self.categories) for column in columns))]
-        if not inputs or inputs != self.features or len({*inputs}) < len(inputs):
-            raise PydanticCustomError("inputs", "its features are not the inputs of columns")
+        expected = [*chain(*(inputs_of(column, self.categories) for column in columns))]
+        if not expected or expected != self.features or len({*expected}) < len(expected):
+            raise PydanticCustomError("features", "its features and categories do not match")
         return self
 
     def to_metadata(self) -> dict[str, str]:
-        """What the file of weights holds beside them."""
+        """Return the metadata of the file of weights."""
         text = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False)
         return {METADATA: text}
 
 
 @contextmanager
 def open_weights(path: Path, framework: str) -> Iterator[tuple[Signature, Any]]:
-    """A file of weights: its signature, and what reads its tensors.
+    """Open a file of weights; yield its signature and an object that reads its tensors.
 
     Raises:
-        UserError: If the file is missing, or is not a model that this project wrote.
+        UserError: If the file is missing, or this project did not write it.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist. Run `dvc repro`, or `python -m stages.train`.")

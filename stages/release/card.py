@@ -1,4 +1,4 @@
-"""README.md of a release: the model card for people, with code that needs this folder alone."""
+"""README.md of a release: the model card, with programs that need only the release folder."""
 
 from collections.abc import Iterable
 from string import Template
@@ -15,29 +15,31 @@ SCORES = {"rmse": "RMSE", "mae": "mean absolute error", "max_error": "largest er
 CARD = Template("""\
 # A model of $target
 
-Predicts the column $target from $count: $kind, trained on $rows rows.
+This model predicts the column $target from $count. It is $kind, trained on $rows rows.
 $formula
 ![Loss over epochs; data, model and least-squares line; residuals](figure.svg)
 
 ## What goes in
 
-One row of numbers, in the units of the training table; $dtype. Its numbers are the `inputs` of
-`model.json`, in that order. Outside what the training rows hold the model extrapolates, which no
-score below tells anything about.
+A row of $dtype numbers, in the units of the training table. The numbers are the `inputs` of
+`model.json`, in that order. Outside the ranges of the training rows, the model extrapolates, and
+the scores below say nothing about its errors there.
 
 $columns
 
-Out comes $target; in the training rows it lies from $lowest to $highest.
+## What comes out
+
+The prediction of $target. In the training rows, $target lies between $lowest and $highest.
 
 ## How good it is
 
 $scores
 
-Least squares is the best linear model that there is for the training rows, computed exactly.
+Least squares is the best linear model for the training rows, computed exactly.
 
 ## Use it
 
-Each of these programs runs in this folder, and predicts for one row: the training rows' means.
+Run any of these programs in this folder. Each predicts for one row: the means of the training rows.
 
 ### PyTorch
 
@@ -92,7 +94,7 @@ for name, tensor in json.loads(content[8:start]).items():
 def predict(inputs):  # (rows, features) → (rows, 1)
     values = (inputs - weights["input_mean"]) / weights["input_scale"]
     num_layers = len(model["architecture"]["widths"]) - 1
-    for layer in range(0, 2 * num_layers, 2):  # between them stands ReLU
+    for layer in range(0, 2 * num_layers, 2):  # ReLU between the layers
         values = np.maximum(values, 0) if layer else values
         values = values @ weights[f"network.{layer}.weight"].T + weights[f"network.{layer}.bias"]
     return values * weights["target_scale"] + weights["target_mean"]
@@ -104,8 +106,10 @@ print(predict(inputs).tolist())
 
 ## Where it comes from
 
-Trained on $device with PyTorch $torch. `model.json` holds all parameters, all scores, the versions,
-and the SHA-256 of the rows and of this folder's models. Before release, $proof.
+The model was trained on $device with PyTorch $torch. `model.json` holds all parameters, all scores,
+the versions, and the SHA-256 of the prepared data and of the model files in this folder.
+
+Before release, $proof.
 """)
 ONNX_PROGRAM = Template("""
 ### ONNX Runtime
@@ -115,7 +119,7 @@ import json
 import os
 from pathlib import Path
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: else it writes files and reports
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import; else it writes files and sends data
 
 import numpy as np
 import onnxruntime
@@ -129,7 +133,7 @@ print(session.run(["predictions"], {"inputs": inputs})[0].tolist())
 
 
 def card(manifest: Manifest) -> str:
-    """The model card; the table's names stand in it as text, and in no program."""
+    """Return the model card. Names from the table stand in its text, never in its programs."""
     hidden, dtype = manifest.architecture.hidden, manifest.target.type
     names = columns_of([column.name for column in manifest.inputs], manifest.categories)
     has_onnx = ONNX in manifest.files
@@ -166,7 +170,7 @@ def _formula(manifest: Manifest) -> str:
 
 
 def _slopes(manifest: Manifest) -> dict[str, float]:
-    """The intercept, then the slope of each input; nothing with hidden layers."""
+    """Map the intercept and each input to its slope; empty for a model with hidden layers."""
     learned = manifest.scores.get("learned", {})
     names = [column.name for column in manifest.inputs]
     keys = ["b", "m"] if len(names) == 1 else ["intercept", *names]  # as evaluation.json has them
@@ -176,18 +180,19 @@ def _slopes(manifest: Manifest) -> dict[str, float]:
 
 
 def _columns(manifest: Manifest, names: list[str]) -> str:
-    """One line for each column of a table, of which a category column is several inputs."""
+    """Write one line for each column of the table; a category column makes several inputs."""
     slopes, inputs = _slopes(manifest), {column.name: column for column in manifest.inputs}
     rows = [["column", "in the training rows", *["slope"] * bool(slopes)]]
     for name in names[:MAX_SHOWN]:
-        parts = inputs_of(name, manifest.categories)
+        input_names = inputs_of(name, manifest.categories)
         if name in manifest.categories:
             categories = _listed(map(_code, manifest.met_categories(name)))
-            held = f"one of {categories}; each an input of 0 or 1, such as {_code(parts[0])}"
+            example = _code(input_names[0])
+            content = f"one of {categories}; each category is an input of 0 or 1, such as {example}"
         else:
-            held = f"{inputs[name].minimum:.6g} to {inputs[name].maximum:.6g}"
-        slope = [_listed(f"{slopes[part]:.6g}" for part in parts)] if slopes else []
-        rows.append([_code(name), held, *slope])
+            content = f"{inputs[name].minimum:.6g} to {inputs[name].maximum:.6g}"
+        slope = [_listed(f"{slopes[key]:.6g}" for key in input_names)] if slopes else []
+        rows.append([_code(name), content, *slope])
     more = len(names) - MAX_SHOWN
     return _table(rows) + f"\n\nAnd {more} more columns: see `model.json`." * (more > 0)
 
@@ -195,23 +200,25 @@ def _columns(manifest: Manifest, names: list[str]) -> str:
 def _scores(scores: dict[str, dict[str, Any]]) -> str:
     split = "test" if "test" in scores else "train"
     rows = [["rows", "predicted by", *SCORES.values()]]
-    for found, kind, predictor in [
+    for values, kind, predictor in [
         (scores[split], split, "this model"),
         (scores["least_squares"][split], split, "least squares"),
         (scores["train"], "train", "this model"),
     ][: 3 if split == "test" else 2]:
-        values = [f"{found[key]:.6g}" if key in found else "–" for key in SCORES]
-        rows.append([f"{found['rows']} {kind}", predictor, *values])
+        cells = [f"{values[key]:.6g}" if key in values else "–" for key in SCORES]
+        rows.append([f"{values['rows']} {kind}", predictor, *cells])
     return _table(rows)
 
 
 def _proof(proof: Proof) -> str:
-    text = f"it predicted the {proof.rows} {proof.split} rows as the trained one does, to the bit"
+    rows = f"{proof.rows} {proof.split} rows"
+    text = f"this model predicted the same bits as the trained model for {rows}"
     if proof.onnx_difference_at_most is None:
         return text
     return (
-        f"{text}, and ONNX Runtime the same from `{ONNX}`, to {proof.onnx_difference_at_most:g} of"
-        " the magnitudes that add up to a prediction"
+        f"{text}. ONNX Runtime predicted the same from `{ONNX}`, with a difference of at most"
+        f" {proof.onnx_difference_at_most:g}, relative to the magnitudes that add up to a"
+        " prediction"
     )
 
 
@@ -230,7 +237,7 @@ def _code(name: str) -> str:
 
 
 def _escape(name: str) -> str:
-    """A name on one line, in which nothing can end a code span, a cell of a table or a fence."""
+    """Escape what could end a line, a code span, a table cell or a fence, and shorten the name."""
     shown = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
     edges = {0, len(shown) - 1}
     return "".join(

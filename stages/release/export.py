@@ -1,4 +1,4 @@
-"""The model as ONNX, by PyTorch's exporter, in a process of its own: the same bytes every time."""
+"""Export the model as ONNX: the same bytes every time. `save` runs this as a process of its own."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from stages.model.signature import Signature, open_weights
 from stages.release.manifest import ONNX
 
 OPSET = 20
-MAX_BYTES = 2**31 - 2**20  # of a protobuf message, less what is not weights
+MAX_BYTES = 2**31 - 2**20  # a protobuf message, less 1 MiB for all but the weights
 
 
 def main() -> None:
@@ -27,19 +27,19 @@ def main() -> None:
 
 
 def export(model: Model, signature: Signature) -> bytes:
-    """One file: `inputs` (rows, features) → `predictions` (rows, 1), both in raw units.
+    """Return an ONNX file: `inputs` (rows, features) → `predictions` (rows, 1), original units.
 
     Raises:
-        UserError: If the weights are more than one ONNX file can hold.
+        UserError: If the weights are too large for an ONNX file.
     """
     size_bytes = sum(tensor.nbytes for tensor in model.state_dict().values())
     if size_bytes > MAX_BYTES:
         raise UserError(
-            f"save: {size_bytes} bytes of weights are too many for an ONNX file, which holds 2 GiB."
-            " Set `save.onnx` to false, or lower `train.hidden`."
+            f"save: the weights take {size_bytes} bytes, but an ONNX file holds at most 2 GiB. Set"
+            " `save.onnx` to false, or lower `train.hidden`."
         )
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is missing, …
-    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # PyTorch's of itself
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # no hints, as to torchvision
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # from inside PyTorch
         program = torch.onnx.export(
             model.eval().requires_grad_(requires_grad=False),  # else ReLU depends on the kernels
             (torch.zeros(2, len(model.features), dtype=model.dtype),),
@@ -54,15 +54,15 @@ def export(model: Model, signature: Signature) -> bytes:
     assert program is not None
     proto = program.model_proto
     graph = proto.graph
-    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
-        del part.metadata_props[:]  # stack traces and names of the exporter's own
-    proto.producer_version = signature.versions["torch"]  # without the build's name
+    for message in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        del message.metadata_props[:]  # stack traces and names from the exporter
+    proto.producer_version = signature.versions["torch"]  # without the name of the build
     scale = {name: buffer.tolist() for name, buffer in model.named_buffers()}
-    texts = {
+    properties = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in sorted({**signature.model_dump(), "scale": scale}.items())
     }
-    onnx.helper.set_model_props(proto, texts)
+    onnx.helper.set_model_props(proto, properties)
     onnx.checker.check_model(proto)
     return proto.SerializeToString(deterministic=True)
 

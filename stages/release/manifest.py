@@ -1,4 +1,4 @@
-"""model.json: what a release is, from which data and with which scores, and what was proved."""
+"""model.json: describes a release, its data, its scores and its proof."""
 
 import math
 from typing import Any, Final, Literal
@@ -16,13 +16,13 @@ MANIFEST = "model.json"
 MODEL: Final = "model.safetensors"
 ONNX: Final = "model.onnx"
 FILES: tuple[FileName, ...] = (MODEL, ONNX)
-TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # of ONNX Runtime, see proof.py
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # relative, for ONNX Runtime; see proof.py
 BATCHES = 1, 2, 7, 100_000  # rows
-MAX_NUMBERS = 2**24  # of a batch in the widest layer: the proof takes about 1 GiB
+MAX_NUMBERS = 2**24  # in the widest layer, for one batch: the proof needs about 1 GiB
 
 
 class Column(StrictModel):
-    """An input, or the target: its type, and what the training rows hold."""
+    """An input or the target: its type, and its range and mean over the training rows."""
 
     name: str
     type: Literal["float32", "float64"]
@@ -32,7 +32,7 @@ class Column(StrictModel):
 
 
 class Architecture(StrictModel):
-    """Linear layers with ReLU between; widths are of the inputs, the hidden layers, the output."""
+    """Linear layers with ReLU between. ``widths``: of inputs, hidden layers and output."""
 
     activation: Literal["relu"] = "relu"
     hidden: list[int]
@@ -40,23 +40,23 @@ class Architecture(StrictModel):
 
 
 class File(StrictModel):
-    """A file of the release, as it was released."""
+    """The hash and the size of a released file."""
 
     sha256: str
     size_bytes: int
 
 
 class Proof(StrictModel):
-    """What held, or this was not released: equal bits, and ONNX Runtime's largest difference."""
+    """What was proved before release: equal bits, and a small difference of ONNX Runtime."""
 
     split: Literal["test", "train"]
     rows: int
-    batches: list[int]  # further sizes of batches that ONNX Runtime predicted
-    onnx_difference_at_most: float | None  # of the sum of all magnitudes that make a prediction
+    batches: list[int]  # further batch sizes that ONNX Runtime predicted
+    onnx_difference_at_most: float | None  # relative to the magnitudes that add up to a prediction
 
 
 class Manifest(StrictModel):
-    """The whole of model.json."""
+    """The content of model.json."""
 
     inputs: list[Column]
     target: Column
@@ -71,13 +71,13 @@ class Manifest(StrictModel):
     proof: Proof
 
     def met_categories(self, column: str) -> list[str]:
-        """The categories of a column that training rows had."""
-        highest = {each.name: each.maximum for each in self.inputs}
+        """List the categories of a column that occur in training rows."""
+        highest = {item.name: item.maximum for item in self.inputs}
         pairs = zip(self.categories[column], inputs_of(column, self.categories), strict=True)
         return [category for category, name in pairs if highest[name] > 0]
 
     def signature(self) -> Signature:
-        """What must stand in model.safetensors, too."""
+        """Return the signature that model.safetensors must hold, too."""
         return Signature(
             features=[column.name for column in self.inputs],
             target=self.target.name,
@@ -90,7 +90,7 @@ class Manifest(StrictModel):
 
 
 def columns(signature: Signature, statistics: Statistics) -> list[Column]:
-    """The inputs in order, then the target."""
+    """Describe the inputs in order, then the target."""
     return [
         Column(
             name=name,
@@ -104,11 +104,11 @@ def columns(signature: Signature, statistics: Statistics) -> list[Column]:
 
 
 def proof(signature: Signature, statistics: Statistics, *, has_onnx: bool) -> Proof:
-    """What `proof` will prove, on the test rows or, where there are none, the training rows."""
+    """Plan the proof: on the test rows or, if there are none, on the training rows."""
     split: Literal["test", "train"] = "test" if statistics.rows["test"] else "train"
     widest = max(len(signature.features), *signature.hidden, 1)
     most_rows = max(MAX_NUMBERS // widest, 1)
-    # A sum of n numbers is off by some √n roundings (Higham and Mary, "A New Approach to
+    # The error of a sum of n numbers is about √n roundings (Higham and Mary, "A New Approach to
     # Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput. 41(5), 2019).
     roundings = math.sqrt(widest) * float(np.finfo(signature.dtype).eps)
     return Proof(

@@ -1,4 +1,4 @@
-"""Proof, in a process of its own, that a released model predicts what the trained one does."""
+"""Prove that the released model predicts what the trained one does, in a process of its own."""
 
 import os
 import sys
@@ -27,18 +27,17 @@ def main() -> None:
     proof = release.manifest.proof
     split = Split(PREPARED / f"{proof.split}.parquet")
     prove(release.model, Model.load(WEIGHTS), split)
-    print(
-        f"save: loaded in a new process, the same predictions to the bit on {split.num_rows} rows"
-    )
+    print(f"save: in a new process, the model predicts the same bits for {split.num_rows} rows")
     if release.onnx is not None and proof.onnx_difference_at_most is not None:
         batches = all_batches(release.model, split, proof.batches)
         worst = largest_difference(release.model, start_session(release.onnx), batches)
         if not worst <= proof.onnx_difference_at_most:
             raise UserError(
-                f"save: ONNX Runtime predicts otherwise than {MODEL}: a difference of {worst:.2g},"
-                f" where {proof.onnx_difference_at_most:g} is allowed. Set `save.onnx` to false."
+                f"save: ONNX Runtime and {MODEL} predict different values: the relative difference"
+                f" is {worst:.2g}, and at most {proof.onnx_difference_at_most:g} is allowed. Set"
+                " `save.onnx` to false."
             )
-        print(f"save: ONNX Runtime predicts the same from {ONNX}, to {worst:.0e}")
+        print(f"save: ONNX Runtime predicts the same from {ONNX}; largest difference {worst:.0e}")
 
 
 @torch.inference_mode()
@@ -46,25 +45,25 @@ def prove(released: Model, trained: Model, split: Split) -> None:
     """Compare the predictions on all rows of ``split``, bit by bit.
 
     Raises:
-        UserError: If a row's predictions differ.
+        UserError: If the predictions for a row differ.
     """
     for inputs in blocks(split):
         if released(inputs).numpy().tobytes() != trained(inputs).numpy().tobytes():
             raise UserError(
-                f"save: the released model predicts otherwise than the trained one on rows of"
+                "save: the released and the trained model predict different values for rows of"
                 f" {split.path}. Run `dvc repro --force save`."
             )
 
 
 def blocks(split: Split) -> Iterator[Tensor]:
-    """The inputs of all rows, block by block."""
+    """Yield the inputs of all rows, block by block."""
     for block in range(split.num_blocks):
         yield torch.from_numpy(split.read(block))[:, :-1]
 
 
 def start_session(content: bytes) -> Session:
-    """What predicts by ONNX Runtime, which neither writes files nor reports to its makers here."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported
+    """Return a function that predicts with ONNX Runtime, whose telemetry is off."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import; else it writes and sends data
     import onnxruntime  # noqa: PLC0415 (only for a release with model.onnx)
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -72,7 +71,7 @@ def start_session(content: bytes) -> Session:
 
 
 def all_batches(model: Model, split: Split, sizes: Iterable[int]) -> Iterator[Tensor]:
-    """All rows of ``split``; batches of its first rows, repeated; and extreme finite numbers."""
+    """Yield all rows of ``split``, its first rows repeated to each size, and extreme numbers."""
     yield from blocks(split)
     first = next(blocks(split))
     for size in sizes:
@@ -81,7 +80,7 @@ def all_batches(model: Model, split: Split, sizes: Iterable[int]) -> Iterator[Te
 
 
 def extremes(model: Model) -> Tensor:
-    """Rows of the largest, smallest and subnormal numbers and of zero, each with three signs."""
+    """Return rows of the largest, smallest, subnormal numbers and zero, each with three signs."""
     limits = torch.finfo(model.dtype)
     numbers = [limits.max, limits.tiny, limits.tiny * limits.eps, 0.0]  # tiny · eps: subnormal
     signs = torch.ones(3, len(model.features), dtype=model.dtype)
@@ -92,38 +91,39 @@ def extremes(model: Model) -> Tensor:
 
 @torch.inference_mode()
 def largest_difference(model: Model, session: Session, batches: Iterable[Tensor]) -> float:
-    """The largest difference of predictions, of the sum of all magnitudes that make them.
+    """Compare the predictions of ONNX Runtime with the model's.
 
     Returns:
-        Infinity if predictions differ in their kind (number, NaN or an infinity), though no number
-        on the way may overflow.
+        The largest difference, relative to the magnitudes that add up to a prediction. Infinity if
+        one is a number and the other is NaN or infinite, although no intermediate number overflows.
     """
     worst = 0.0
     for inputs in batches:
         expected = model(inputs).double()
-        found = torch.from_numpy(session(inputs.numpy())).double()
-        assert found.shape == expected.shape
-        size = magnitudes(model, inputs)
-        difference = (found - expected).abs() / size
-        # Where a number on the way may overflow, the order of operations decides what comes out.
-        difference[size.isinf()] = 0.0
-        difference[(found == expected) | (found.isnan() & expected.isnan())] = 0.0
+        predicted = torch.from_numpy(session(inputs.numpy())).double()
+        assert predicted.shape == expected.shape
+        scale = magnitudes(model, inputs)
+        difference = (predicted - expected).abs() / scale
+        # If an intermediate number may overflow, the result depends on the order of operations.
+        difference[scale.isinf()] = 0.0
+        difference[(predicted == expected) | (predicted.isnan() & expected.isnan())] = 0.0
         worst = max(worst, difference.nan_to_num(nan=torch.inf).max().item())
     return worst
 
 
 def magnitudes(model: Model, inputs: Tensor) -> Tensor:
-    """What rounding errors of a prediction are relative to, where terms cancel, too.
+    """Sum the magnitudes of all terms of a prediction: rounding errors are relative to this sum.
 
     Running error analysis: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §3.3.
-    A layer's magnitudes are the sum of its terms' absolute values, and what those of the layer
-    before become in it. Every sum's terms that underflow add a smallest normal number each.
+    Each layer adds the absolute values of its inputs to the magnitudes so far, multiplies by its
+    absolute weights, and adds its absolute bias. Terms that may underflow add the smallest normal
+    number each.
 
     Returns:
-        Shape ``(rows, 1)``, float64; infinity where a number on the way may overflow.
+        Shape ``(rows, 1)``, float64; infinity where an intermediate number may overflow.
     """
     limits = torch.finfo(model.dtype)
-    values = model.scale_inputs(inputs)  # the same bits: these operations have no order
+    values = model.scale_inputs(inputs)  # the same bits everywhere: no sums
     sizes = torch.zeros(1, dtype=torch.float64)
     largest = values.double().abs().amax(dim=1, keepdim=True)
     for layer in model.network:

@@ -1,4 +1,4 @@
-"""A release folder, opened and verified: nothing in it is code, and nothing of it is trusted."""
+"""Open a release and verify it: no file in it is run as code, and no file is trusted."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from stages.model.model import Model
 from stages.model.signature import open_weights
 from stages.release.manifest import FILES, MANIFEST, MODEL, ONNX, File, Manifest
 
-MAX_KEY_CHARACTERS = 60  # of a key
+MAX_KEY_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def open_release(folder: Path) -> Release:
         described = manifest.signature()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = [repr(key)[:MAX_KEY_CHARACTERS] for key in first["loc"][:2]]
-        raise _changed(path, " ".join([*where, first["msg"]])) from None
+        location = [repr(key)[:MAX_KEY_CHARACTERS] for key in first["loc"][:2]]
+        raise _changed(path, " ".join([*location, first["msg"]])) from None
     if MODEL not in manifest.files:
         raise _changed(path, f"it does not list {MODEL}")
     for name in FILES:
@@ -54,7 +54,7 @@ def open_release(folder: Path) -> Release:
     model = Model.load(folder / MODEL)
     widths = [len(model.features), *model.hidden, 1]
     if manifest.architecture.widths != widths:
-        raise _changed(path, f"`architecture.widths` are {widths} in {MODEL}")
+        raise _changed(path, f"`architecture.widths` must be {widths}, as in {MODEL}")
     content = _read_onnx(folder / ONNX) if ONNX in manifest.files else None
     return Release(manifest, model, content)
 
@@ -70,26 +70,26 @@ def _compare(path: Path, file: File) -> None:
 
 
 def _read_onnx(path: Path) -> bytes:
-    """The content; one that would read other files is refused."""
-    import onnx  # noqa: PLC0415 (takes longer than all else here, and many releases have none)
+    """Return the content; refuse a model that would read other files."""
+    import onnx  # noqa: PLC0415 (slow to import, and many releases have no ONNX)
     from google.protobuf.message import DecodeError  # noqa: PLC0415 (comes with onnx)
 
     content = _read(path)
     try:
         proto = onnx.load_model_from_string(content)
     except DecodeError as error:
-        raise _changed(path, f"no ONNX: {error}") from None
+        raise _changed(path, f"not an ONNX model: {error}") from None
     for message in _messages(proto):
         is_external = getattr(message, "data_location", 0) == onnx.TensorProto.EXTERNAL
         if is_external or getattr(message, "external_data", ()):
-            raise _changed(path, "it takes weights from other files")
+            raise _changed(path, "it reads weights from other files")
     if not proto.HasField("graph"):
-        raise _changed(path, "no ONNX: it holds no graph")
+        raise _changed(path, "not an ONNX model: it has no graph")
     return content
 
 
 def _messages(message: Any) -> Iterator[Any]:
-    """A protobuf message and all messages in it: graphs in nodes and functions, too."""
+    """Yield a protobuf message and all messages in it, such as graphs in nodes and functions."""
     yield message
     for field, value in message.ListFields():
         if field.message_type:

@@ -1,8 +1,8 @@
-"""Sums that do not depend on order or grouping, so that no bit depends on threads or blocks.
+"""Sums that do not depend on order or grouping: threads and blocks change no bit of them.
 
-Every number is cut, at fixed powers of 2³², into integers below 2³²; integers add exactly in any
-order. Of these bins only the three highest that a sum has met are kept: the same three, with the
-same content, in whatever order the numbers came (Demmel & Nguyen, "Parallel Reproducible
+Every number is cut at fixed powers of 2³² into integers below 2³², one per bin. Integers add
+exactly in any order. A sum keeps only the three highest bins that it has met. These are the same
+bins with the same content for any order of the numbers (Demmel & Nguyen, "Parallel Reproducible
 Summation", IEEE Transactions on Computers 64(7), 2015).
 """
 
@@ -16,15 +16,15 @@ from stages.base.threads import Item, in_threads
 
 BIN_BITS = 32
 NUM_BINS = 3
-LOWEST = -29  # the lowest top bin: its lowest companion, 2⁻⁹⁹², is still a normal float64
-ADD_AT_ONCE = 2**17  # numbers, or about so many: 2²¹ integers below 2³² add exactly in float64
+LOWEST = -29  # the lowest top bin: the unit two bins below it, 2⁻⁹⁹², is still a normal float64
+ADD_AT_ONCE = 2**17  # numbers, about: 2²¹ integers below 2³² would still add exactly in float64
 
 
 class ExactSum:
     """Running sums of ``size`` components, for at most 2³¹ vectors.
 
-    What is cut off each number is below 2⁻⁶⁴ of the largest magnitude of its component, or below
-    2⁻⁹⁹². An infinite or NaN number makes all totals NaN.
+    Each number loses less than 2⁻⁶⁴ of the largest magnitude of its component, or less than 2⁻⁹⁹².
+    An infinite or NaN number makes all totals NaN.
     """
 
     def __init__(self, size: int) -> None:
@@ -37,11 +37,11 @@ class ExactSum:
         num_rows, size = vectors.shape
         step = max(1, ADD_AT_ONCE // size)
         for start in range(0, num_rows, step):
-            self._add_piece(vectors[start : start + step])
+            self._add_at_once(vectors[start : start + step])
 
-    def _add_piece(self, vectors: NDArray[np.float64]) -> None:
+    def _add_at_once(self, vectors: NDArray[np.float64]) -> None:
         num_rows, size = vectors.shape
-        rest = vectors.copy(order="F" if num_rows > size else "C")  # numpy's inner loops are long
+        rest = vectors.copy(order="F" if num_rows > size else "C")  # keeps numpy's inner loops long
         whole = np.empty_like(rest)
         largest = np.abs(rest, out=whole).max(axis=0)
         if not np.isfinite(largest).all():
@@ -56,7 +56,7 @@ class ExactSum:
             rest -= np.multiply(whole, unit, out=whole)
 
     def merge(self, other: "ExactSum") -> None:
-        """Add all that ``other`` has added; ``other`` is used up."""
+        """Add the sums of ``other``, which must not be used afterwards."""
         self.raise_to(other.top)
         other.raise_to(self.top)
         self.bins += other.bins
@@ -65,11 +65,11 @@ class ExactSum:
     def total(self) -> NDArray[np.float64]:
         """The sums, shape ``(size,)``, each rounded to within 2⁻⁵¹ of itself."""
         bins = self.bins.copy()
-        for position in range(NUM_BINS - 1, 0, -1):  # carry, to within ±2³¹: no bins cancel then
+        for position in range(NUM_BINS - 1, 0, -1):  # carry, so that no bins cancel: within ±2³¹
             carry = (bins[position] + 2 ** (BIN_BITS - 1)) >> BIN_BITS
             bins[position - 1] += carry
             bins[position] -= carry << BIN_BITS
-        with np.errstate(over="ignore"):  # such a sum is infinite
+        with np.errstate(over="ignore"):  # a sum that is too large becomes infinite
             low_first = [bins[i] * self._unit(i) for i in reversed(range(NUM_BINS))]
             return sum(low_first) if self.is_finite else np.full(len(self.top), np.nan)
 
@@ -77,7 +77,7 @@ class ExactSum:
         return np.ldexp(1.0, BIN_BITS * (self.top - position))
 
     def raise_to(self, top: NDArray[np.int64]) -> None:
-        """Make ``top``, where it is higher, the highest bin; what leaves below is dropped."""
+        """Raise the highest bin to ``top`` where that is higher; drop the lowest bins for it."""
         shift = np.minimum(np.maximum(top - self.top, 0), NUM_BINS)
         if shift.any():
             padded = np.concatenate([np.zeros_like(self.bins), self.bins])
@@ -89,7 +89,7 @@ class ExactSum:
 def exact_sum(
     vectors_of: Callable[[Item], NDArray[np.float64]], items: Sequence[Item], size: int
 ) -> NDArray[np.float64]:
-    """Sum all rows of ``vectors_of(item)``, shape ``(rows, size)``, over the items, in threads."""
+    """Add all rows of ``vectors_of(item)``, shape ``(rows, size)``, for all items, in threads."""
     return partial_sum(vectors_of, items, size).total()
 
 
@@ -99,11 +99,11 @@ def exact_mean(
     size: int,
     num_rows: int,
 ) -> NDArray[np.float64]:
-    """The mean of all rows, shape ``(size,)``; of equal rows it is that row, to the bit."""
+    """Return the mean of all rows, shape ``(size,)``; equal rows have exactly their own mean."""
     first = vectors_of(items[0])[0]
 
     def from_first(item: Item) -> NDArray[np.float64]:
-        with np.errstate(over="ignore"):  # here and not around the threads: it holds for one thread
+        with np.errstate(over="ignore"):  # inside the function: it applies to one thread only
             return vectors_of(item) - first
 
     return first + exact_sum(from_first, items, size) / num_rows
@@ -112,10 +112,10 @@ def exact_mean(
 def partial_sum(
     vectors_of: Callable[[Item], NDArray[np.float64]], items: Sequence[Item], size: int
 ) -> ExactSum:
-    """The same, as a sum that can be merged with others."""
+    """Do the same as `exact_sum`, but return a sum that can be merged with others."""
 
     def work(common: Iterator[Item]) -> tuple[ExactSum, list[NDArray[np.float64]]]:
-        partial, waiting = ExactSum(size), []  # small vectors are added many at a time
+        partial, waiting = ExactSum(size), []  # collects small vectors, to add many at once
         for item in common:
             waiting.append(vectors_of(item))
             if len(waiting) * waiting[-1].size >= ADD_AT_ONCE:

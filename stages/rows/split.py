@@ -15,28 +15,28 @@ from stages.base.files import STATISTICS
 from stages.base.strict_model import StrictModel
 
 SPLITS = ("train", "validation", "test")
-CHUNK_ROWS = 2**16
-SHUFFLE = 2  # the purpose of this stream of random numbers: [seed, SHUFFLE]
+LABELS_AT_ONCE = 2**16
+SHUFFLE = 2  # the random numbers of the split start from [seed, SHUFFLE]
 
 Floats = NDArray[Any]  # float32 or float64
 
 
 def block_rows(num_columns: int) -> int:
-    """Rows of a block, about 2 to 4 MB of float32: a function of the number of columns alone."""
+    """Return the rows of a block, 2 to 4 MB of float32; they depend only on ``num_columns``."""
     return 1 << max(1_000_000 // num_columns, 1).bit_length() - 1
 
 
 def split_labels(
     sizes: tuple[int, ...], order: Literal["random", "ordered"], seed: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield, for chunks of 65,536 rows, the index of every row's split.
+    """Yield the index of every row's split, for 65,536 rows at a time.
 
-    A random split is drawn without replacement, so that every choice of rows is equally likely; it
-    is a function of the sizes and the seed alone.
+    A random split is drawn without replacement: every choice of rows is equally likely. It depends
+    only on the sizes and the seed.
     """
     generator = np.random.default_rng([seed, SHUFFLE])
     left = np.array(sizes)
-    while num_rows := min(CHUNK_ROWS, int(left.sum())):
+    while num_rows := min(LABELS_AT_ONCE, int(left.sum())):
         if order == "random":
             counts = generator.multivariate_hypergeometric(left, num_rows)
         else:
@@ -49,12 +49,12 @@ def split_labels(
 
 
 class Statistics(StrictModel):
-    """statistics.json: columns in order, rows per split, and the training rows' statistics.
+    """The content of statistics.json: columns, rows per split, statistics of the training rows.
 
-    A category column of the table is a column for each of its sorted categories here.
+    ``columns`` are the features in order, then the target. Each category is one feature.
 
-    The standard deviation is the population's, as z-scores want it: divided by the number of rows.
-    That of a column which varies by less than about 1e-149 is 0.
+    The standard deviation is the population's: it divides by the number of rows. It is 0 for a
+    column that varies by less than about 1e-149.
     """
 
     columns: list[str]
@@ -66,13 +66,13 @@ class Statistics(StrictModel):
     maximum: dict[str, float]
 
     def units(self) -> NDArray[np.float64]:
-        """The means, and the standard deviations below them, shape ``(2, columns)``."""
+        """Return the means and, below them, the standard deviations, shape ``(2, columns)``."""
         rows = self.mean, self.standard_deviation
         return np.array([[row[name] for name in self.columns] for row in rows])
 
 
 class SplitWriter:
-    """Writes rows, in any portions, to a Parquet file whose row groups are the blocks."""
+    """A Parquet file being written; its row groups are the blocks, however the rows arrive."""
 
     def __init__(self, path: Path, columns: list[str], dtype: str) -> None:
         self.schema = pa.schema([(name, pa.from_numpy_dtype(dtype)) for name in columns])
@@ -91,7 +91,7 @@ class SplitWriter:
                 self._write_block()
 
     def close(self) -> None:
-        """Write what is left, and the file's end."""
+        """Write the remaining rows and close the file."""
         if self.filled:
             self._write_block()
         self.file.close()
@@ -103,13 +103,13 @@ class SplitWriter:
 
 
 def arrow_column(numbers: NDArray[np.floating]) -> pa.Array:
-    """A column without missing cells; pa.array() would import pandas."""
+    """Return an Arrow column without missing cells; pa.array() would import pandas."""
     kind, content = pa.from_numpy_dtype(numbers.dtype), pa.py_buffer(numbers.copy())
     return pa.Array.from_buffers(kind, len(numbers), [None, content])
 
 
 class Split:
-    """A file of prepared rows; blocks are read when asked for, by any thread."""
+    """A file of prepared rows; any thread may read its blocks."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -133,11 +133,11 @@ class Split:
         self.block_rows = block_rows(len(schema.names))
 
     def read(self, block: int) -> Floats:
-        """The rows of one block, shape ``(rows, columns)``: features, then the target."""
+        """Read one block, shape ``(rows, columns)``: features, then the target."""
         return np.column_stack(self.read_columns(block))
 
     def read_columns(self, block: int, names: list[str] | None = None) -> list[Floats]:
-        """All or some columns of one block, shape ``(rows,)`` each."""
+        """Read all or some columns of one block, shape ``(rows,)`` each."""
         try:
             with pq.ParquetFile(self.path, metadata=self.metadata) as file:
                 table = file.read_row_group(block, names, use_threads=False)
@@ -151,30 +151,30 @@ class Split:
 
 
 def read_statistics(training: Split) -> Statistics:
-    """What `prepare` found out about the training rows.
+    """Read statistics.json, and check that it describes the training rows.
 
     Raises:
-        UserError: If there are none, or if the file does not describe these rows.
+        UserError: If the file is missing, or does not describe these rows, or there are no rows.
     """
     try:
         statistics = Statistics.model_validate_json(STATISTICS.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{STATISTICS} does not exist. Run `dvc repro`.") from None
     except ValidationError:
-        raise _damaged(STATISTICS, "not what `prepare` writes") from None
+        raise _damaged(STATISTICS, "it does not hold what `prepare` writes") from None
     columns = [*training.features, training.target]
-    by_column = (
+    statistics_by_column = (
         statistics.mean,
         statistics.standard_deviation,
         statistics.minimum,
         statistics.maximum,
     )
-    is_whole = all({*columns} == {*values} for values in by_column)
+    is_whole = all({*columns} == {*values} for values in statistics_by_column)
     if statistics.columns != columns or not is_whole or not training.num_rows:
-        raise _damaged(STATISTICS, f"not of the rows in {training.path}")
+        raise _damaged(STATISTICS, f"it does not describe the rows in {training.path}")
     return statistics
 
 
-def _damaged(path: Path, why: object) -> UserError:
-    reason = str(why).splitlines()[0].rstrip(".")
+def _damaged(path: Path, cause: object) -> UserError:
+    reason = str(cause).splitlines()[0].rstrip(".")
     return UserError(f"{path} is damaged: {reason}. Run `dvc repro --force prepare`.")

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-GREY, BLUE, ORANGE = "#7b7b7b", "#1f83cc", "#d55e00"  # colour-blind people can tell them apart
+GREY, BLUE, ORANGE = "#7b7b7b", "#1f83cc", "#d55e00"  # distinct for colour-blind people
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     **dict.fromkeys(
@@ -21,7 +21,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.markerscale": 2,
     "text.parse_math": False,  # a column may be called "price ($)"
-    "svg.hashsalt": "figure",  # names inside the file are random otherwise
+    "svg.hashsalt": "figure",  # without it, names inside the file are random
 }
 MAX_LABEL = 40  # characters
 
@@ -36,18 +36,18 @@ def write_figure(folder: Path, history: pd.DataFrame, fit: pd.DataFrame, loss_la
             features), ``residual``, and in every row the names ``x_label`` and ``target``.
         loss_label: What the loss is, with its unit.
     """
-    with np.errstate(all="ignore"):  # axes of numbers near 1e300 overflow
+    with np.errstate(all="ignore"):  # axes overflow at numbers near 1e300
         figure = draw(history, fit, loss_label)
         figure.savefig(folder / "figure.svg", transparent=True, metadata={"Date": None})
         figure.savefig(folder / "figure.png", transparent=True, dpi=150)
 
 
 def draw(history: pd.DataFrame, fit: pd.DataFrame, loss_label: str) -> Figure:
-    """Three panels: losses over epochs, data and fit, residuals over predictions.
+    """Draw three panels: losses over epochs, data and fit, residuals over predictions.
 
-    The losses' axis is logarithmic where they span more than a decade.
+    The axis of the losses is logarithmic if they span more than a factor of ten.
     """
-    mpl.rcdefaults()  # a user's own settings change nothing
+    mpl.rcdefaults()  # ignore the user's own settings
     mpl.rcParams.update(STYLE)
     fonts = font_manager.fontManager
     fonts.ttflist = [font for font in fonts.ttflist if mpl.get_data_path() in font.fname]

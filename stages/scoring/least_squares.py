@@ -1,4 +1,4 @@
-"""The best linear model of the training rows there is: what training is compared with."""
+"""The best linear model for the training rows, computed exactly: the model to compare with."""
 
 import math
 from dataclasses import dataclass
@@ -11,34 +11,35 @@ from stages.base.progress import Progress
 from stages.base.threads import in_order
 from stages.rows.split import Split, Statistics, block_rows
 
-# A dependency of columns survives the rounding of a table's numbers to about so many digits.
+# Rounding hides that columns depend on each other, up to about this size.
 RANK_TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # of the z-scores' largest singular value
 
 
 @dataclass(frozen=True)
 class LeastSquares:
-    """The least-squares estimate in raw units; coefficients are the intercept, then the slopes."""
+    """The least-squares estimate in original units."""
 
-    coefficients: Tensor  # (1 + features,), float64
-    std_errors: Tensor | None  # the same; None if the columns are dependent or no row is to spare
+    coefficients: Tensor  # (1 + features,), float64: the intercept, then the slopes
+    std_errors: Tensor | None  # the same shape; None if columns are dependent or rows too few
     rank: int  # 1 + features, unless the columns are dependent
 
     def predict(self, inputs: Tensor) -> Tensor:
-        """Inputs ``(rows, features)`` → predictions ``(rows, 1)``, float64."""
+        """Map inputs ``(rows, features)`` to predictions ``(rows, 1)``, float64."""
         return inputs.double() @ self.coefficients[1:, None] + self.coefficients[0]
 
 
 def least_squares(training: Split, statistics: Statistics) -> LeastSquares:
     """Fit a linear model in float64 by QR, block by block.
 
-    The triangular factors of the blocks' z-scores are folded in the blocks' order (Demmel et al.,
-    "Communication-optimal parallel and sequential QR and LU factorizations", SIAM J. Sci. Comput.
-    34(1), 2012, §2). Where columns are dependent the estimate is the one of least norm.
+    The z-scores of each group of blocks give a triangular factor; the factors are merged in the
+    order of the blocks (Demmel et al., "Communication-optimal parallel and sequential QR and LU
+    factorizations", SIAM J. Sci. Comput. 34(1), 2012, §2). If columns depend on each other, the
+    result is the estimate of least norm.
     """
     mean, scale = torch.from_numpy(statistics.units())
     scale[scale == 0] = 1.0
     width = 1 + len(scale)
-    group_blocks = -(-4 * width // block_rows(len(scale)))  # enough rows for a factor to be small
+    group_blocks = -(-4 * width // block_rows(len(scale)))  # a factor is smaller than its rows
 
     progress = Progress("evaluate: least squares", training.num_rows)
 
@@ -61,14 +62,14 @@ def least_squares(training: Split, statistics: Statistics) -> LeastSquares:
     z_coefficients = v @ (explained / singular)
     residual_norm = torch.linalg.vector_norm(factor[:, -1] - u @ explained)
 
-    # To raw units: slope_j = c_j·t/s_j, intercept = mean_t + t·c_0 - Σ slope_j·mean_j.
-    to_raw = torch.zeros(width - 1, width - 1, dtype=torch.float64)
-    to_raw.diagonal().copy_(scale[-1] / torch.cat([torch.ones(1), scale[:-1]]))
-    to_raw[0, 1:] = -scale[-1] * mean[:-1] / scale[:-1]
-    coefficients = to_raw @ z_coefficients
+    # To original units: slope_j = c_j·t/s_j, intercept = mean_t + t·c_0 - Σ slope_j·mean_j.
+    to_original = torch.zeros(width - 1, width - 1, dtype=torch.float64)
+    to_original.diagonal().copy_(scale[-1] / torch.cat([torch.ones(1), scale[:-1]]))
+    to_original[0, 1:] = -scale[-1] * mean[:-1] / scale[:-1]
+    coefficients = to_original @ z_coefficients
     coefficients[0] += mean[-1]
     num_spare = training.num_rows - rank
     if rank < width - 1 or num_spare == 0:
         return LeastSquares(coefficients, None, rank)
-    errors = torch.linalg.vector_norm(to_raw @ (v / singular), dim=1)
+    errors = torch.linalg.vector_norm(to_original @ (v / singular), dim=1)
     return LeastSquares(coefficients, errors * residual_norm / math.sqrt(num_spare), rank)

@@ -21,11 +21,12 @@ def scores(split: Split, predictors: Mapping[str, Predict]) -> dict[str, Scores]
     """Score every predictor on all rows of ``split``, block by block.
 
     Returns:
-        For each name rows, RMSE, mean and largest absolute error, in the target's unit, and R²,
-        the coefficient of determination, which targets without any spread do not have.
+        For each name: the number of rows; RMSE, mean absolute error and largest absolute error, in
+        the unit of the target; and R², the coefficient of determination. R² is left out if all
+        targets are equal.
 
     Raises:
-        UserError: If a prediction is not finite, or an error's square is too large for float64.
+        UserError: If a prediction is not finite, or the square of an error overflows float64.
     """
     blocks = range(split.num_blocks)
 
@@ -37,7 +38,7 @@ def scores(split: Split, predictors: Mapping[str, Predict]) -> dict[str, Scores]
     mean = float(exact_mean(targets_of, blocks, size=1, num_rows=split.num_rows)[0])
     largest: dict[str, list[float]] = {name: [] for name in predictors}
 
-    @torch.inference_mode()  # here and not around the threads: it holds for one thread
+    @torch.inference_mode()  # here, because it applies to one thread
     def deviations(block: int) -> NDArray[np.float64]:
         rows = torch.from_numpy(split.read(block))
         progress.add(len(rows))

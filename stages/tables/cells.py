@@ -1,4 +1,4 @@
-"""The cells of a table as numbers, each checked; text cells as categories."""
+"""Check the cells of a table and turn them into numbers; text cells become categories."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -25,20 +25,20 @@ EXPONENT = re.compile(r"(?<=\d)[eE][+-]?\d+$")
 
 
 class Cells(NamedTuple):
-    """A column of a batch: float64, NaN where missing; and the text cells, null elsewhere."""
+    """A column of a batch: its numbers, NaN where there is none, and its texts, null elsewhere."""
 
     numbers: NDArray[np.float64]
     texts: pa.DictionaryArray | None
 
     def where_text(self) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
-        """Which cells are text, and the index in the dictionary of each that is."""
+        """Which cells are text, and the index of each text in the dictionary."""
         assert self.texts is not None
         is_text = np.asarray(pc.is_valid(self.texts))
         return is_text, np.asarray(pc.fill_null(self.texts.indices, 0))
 
 
 class CellFormat(NamedTuple):
-    """How the cells of a table are to be understood: parameters of `prepare`."""
+    """How to read the cells of a table: parameters of `prepare`."""
 
     decimal: str
     missing_values: Sequence[str | float]
@@ -48,7 +48,7 @@ class CellFormat(NamedTuple):
 
 @dataclass
 class Text:
-    """A text that a column's cells hold."""
+    """A text that occurs in a column."""
 
     code: int  # in order of appearance
     first_row: int
@@ -57,7 +57,7 @@ class Text:
 
 @dataclass
 class ColumnTexts:
-    """What the cells of a column have been so far."""
+    """The texts of a column, collected while the table is read."""
 
     name: str
     is_target: bool = False
@@ -66,7 +66,7 @@ class ColumnTexts:
     num_other_texts: int = 0
 
     def add(self, cells: Cells, first_row: int) -> NDArray[np.float64]:
-        """Note the cells, and return them as numbers; a text's number is its code."""
+        """Collect the cells' texts, and return the cells as numbers; a text becomes its code."""
         if cells.texts is None:
             self.has_numbers |= not np.isnan(cells.numbers).all()
             return cells.numbers
@@ -87,21 +87,20 @@ class ColumnTexts:
         return np.where(is_text, codes[indices], cells.numbers)
 
     def is_boolean(self) -> bool:
-        """Whether all cells say true or false."""
+        """Whether all texts are true or false."""
         return bool(self.texts) and {text.lower() for text in self.texts} <= {*BOOLEANS}
 
     def faults(self) -> dict[str, Text]:
-        """The texts that this column must not hold."""
+        """The texts that make this column faulty."""
         if self.has_numbers or (self.is_target and not self.is_boolean()):
             return self.texts
         return {value: text for value, text in self.texts.items() if is_misread(value)}
 
 
 class CheckedCells:
-    """The chosen columns of a table as numbers; afterwards, what its text columns hold.
+    """The chosen columns of a table as numbers; after reading, also the categories.
 
-    A column whose cells are all text is one of categories, or of booleans; one that holds numbers
-    and text is faulty.
+    A column of text holds categories or booleans. A column of numbers and text is faulty.
     """
 
     def __init__(self, table: Table | Line, columns: list[str], cell_format: CellFormat) -> None:
@@ -112,14 +111,14 @@ class CheckedCells:
         self._faults = Faults()
 
     def batches(self) -> Iterator[NDArray[np.float64]]:
-        """Yield the rows, shape ``(rows, columns)``, each number the double nearest to the file's.
+        """Yield the rows, shape ``(rows, columns)``; a number is the double nearest to the file's.
 
-        With ``missing: drop`` a missing cell is NaN; a text's number stands for it in ``recode``.
+        With ``missing: drop`` a missing cell is NaN. A text is a code, which ``recode`` replaces.
 
         Raises:
-            UserError: At the end, if cells are faulty, naming the first ones.
+            UserError: At the end, naming the first faulty cells.
         """
-        parse = parser(self._format.missing_values, self._format.decimal)
+        parse = cell_parser(self._format.missing_values, self._format.decimal)
         num_rows = 0
 
         def parsed(batch: Batch) -> tuple[Batch, list[Cells]]:
@@ -129,7 +128,7 @@ class CheckedCells:
         with Progress("prepare: reading", 1) as progress:
             for batch, cells in in_order(parsed, self._table.batches(self.columns)):
                 pairs = zip(self._columns, cells, strict=True)
-                rows = np.column_stack([column.add(part, num_rows) for column, part in pairs])
+                rows = np.column_stack([column.add(new, num_rows) for column, new in pairs])
                 is_finite = np.isfinite(rows)
                 if self._format.dtype == "float32":
                     with np.errstate(over="ignore"):
@@ -144,7 +143,7 @@ class CheckedCells:
         self._require_no_faults()
 
     def categories(self) -> dict[str, list[str]]:
-        """The sorted categories of each column that has any."""
+        """The sorted categories of each column of categories."""
         return {
             column.name: sorted(column.texts)
             for column in self._columns
@@ -152,21 +151,21 @@ class CheckedCells:
         }
 
     def recode(self, rows: NDArray[np.floating]) -> None:
-        """Replace the numbers that stand for texts by the category's index, or by 0 and 1."""
-        for index, meanings in self._meanings.items():
-            rows[:, index] = meanings[rows[:, index].astype(int)]
+        """Replace the code of each text by the index of its category, or by 0 or 1."""
+        for index, numbers in self._numbers_of_codes.items():
+            rows[:, index] = numbers[rows[:, index].astype(int)]
 
     @cached_property
-    def _meanings(self) -> dict[int, NDArray[np.float64]]:
-        """By a text column's index: what each number that stands for a text becomes."""
-        meanings = {}
+    def _numbers_of_codes(self) -> dict[int, NDArray[np.float64]]:
+        """For the index of each text column: the final number of each code."""
+        numbers_of_codes = {}
         for index, column in enumerate(self._columns):
             if column.texts:
-                places = {text: float(place) for place, text in enumerate(sorted(column.texts))}
+                numbers = {text: float(number) for number, text in enumerate(sorted(column.texts))}
                 if column.is_boolean():
-                    places = {text: BOOLEANS[text.lower()] for text in column.texts}
-                meanings[index] = np.array([places[text] for text in column.texts])
-        return meanings
+                    numbers = {text: BOOLEANS[text.lower()] for text in column.texts}
+                numbers_of_codes[index] = np.array([numbers[text] for text in column.texts])
+        return numbers_of_codes
 
     def _require_no_faults(self) -> None:
         sentences = []
@@ -177,12 +176,12 @@ class CheckedCells:
             texts = column.faults()
             faults = []
             for value, text in texts.items():
-                first = "Set `prepare.decimal`, correct" if {*value} & {*".,"} else "Correct"
-                what = (
-                    f"not a number: {show(value)}. {first} the file, change {key}, or"
+                cure = "Set `prepare.decimal`, correct" if {*value} & {*".,"} else "Correct"
+                problem = (
+                    f"not a number: {show(value)}. {cure} the file, change {key}, or"
                     " list it in `prepare.missing_values` and set `prepare.missing` to drop."
                 )
-                faults.append(Fault(text.first_row, index, what))
+                faults.append(Fault(text.first_row, index, problem))
             num_cells = sum(text.num_cells for text in texts.values())
             self._faults.add(faults, num_cells + (column.num_other_texts if texts else 0))
             if len(column.texts) > MAX_CATEGORIES and not texts:
@@ -202,40 +201,42 @@ def is_misread(text: str) -> bool:
 
 
 def too_large_in(batch: Batch) -> Callable[[int, int], str]:
-    """What is wrong with a number of a batch that float32 cannot hold."""
+    """A function that describes a cell of a batch whose number is too large for float32."""
 
-    def what(row: int, column: int) -> str:
+    def describe(row: int, column: int) -> str:
         cell = show(batch.columns[column][row].as_py())
-        return f"too large for float32: {cell}. Rescale, or set `prepare.dtype` to float64."
+        return (
+            f"too large for float32: {cell}. Rescale the column, or set `prepare.dtype` to float64."
+        )
 
-    return what
+    return describe
 
 
 def missing_in(batch: Batch) -> Callable[[int, int], str]:
-    """What is wrong with a missing cell of a batch."""
+    """A function that describes a missing cell of a batch."""
 
-    def what(row: int, column: int) -> str:
+    def describe(row: int, column: int) -> str:
         cell = batch.columns[column][row].as_py()
         kind = "empty cell" if cell in (None, "") else f"missing or not finite: {show(cell)}"
         return f"{kind}. Set `prepare.missing` to drop, or correct the file."
 
-    return what
+    return describe
 
 
 def choose_columns(
     where: str, names: list[str], features: list[str] | None, target: str
 ) -> list[str]:
-    """The chosen features (None: all columns but the target), then the target.
+    """The names of the chosen columns: the features (None: all other columns), then the target.
 
     Raises:
-        UserError: If a name is not in the table, a feature has none, or no feature is left.
+        UserError: If a chosen column is not in the table or has no name, or if there is no feature.
     """
     if features is None:
         features = [name for name in names if name != target]
         if any(not name or name.startswith("__index_level_") for name in features):
             raise UserError(
-                f"{where}: a column without a name, or `__index_level_0__`, as pandas writes its"
-                " index. Name it, or list the columns to learn from in `prepare.features`."
+                f"{where}: a column has no name, or is named `__index_level_0__`, as pandas writes"
+                " its index. Name it, or list the columns to learn from in `prepare.features`."
             )
     wanted = [("target", target), *(("features", name) for name in features)]
     known = {*names}
@@ -248,37 +249,41 @@ def choose_columns(
         ]
         raise UserError("\n".join(faults))
     if not features:
-        raise UserError(f"{where}: no column but the target, `{target}`. Add one to learn from.")
+        raise UserError(
+            f"{where}: the target, `{target}`, is the only column. Add a column to learn from."
+        )
     return [*features, target]
 
 
 def require_names(where: str, columns: Sequence[str], categories: dict[str, list[str]]) -> None:
-    """Check that each input has a name of its own, also in metrics/evaluation.json."""
+    """Check that every feature has its own name, in the rows and in metrics/evaluation.json."""
     inputs = [*chain(*(inputs_of(column, categories) for column in columns))]
     if "intercept" in inputs[:-1]:
         raise UserError(
-            f"{where}: metrics/evaluation.json uses the name `intercept` itself. Rename the column."
+            f"{where}: a column must not be named `intercept`, which is a name in"
+            " metrics/evaluation.json. Rename the column."
         )
     repeated = repeated_names(inputs)
     if repeated:
         raise UserError(
-            f"{where}: {listed(repeated)} are columns and categories. Rename the columns."
+            f"{where}: more than one column or category has the name {listed(repeated)}. Rename the"
+            " column."
         )
 
 
-def parser(markers: Sequence[str | float], decimal: str) -> Callable[[pa.Array], Cells]:
-    """A function that parses a column of numbers or text; markers are missing cells."""
-    texts = [marker.strip(" \t") for marker in markers if isinstance(marker, str)]
-    nulls = pa.array(["", *texts], pa.string())
-    numbers_of_none = np.array([marker for marker in markers if not isinstance(marker, str)], float)
+def cell_parser(markers: Sequence[str | float], decimal: str) -> Callable[[pa.Array], Cells]:
+    """A function that reads a column of numbers or text; a cell with a marker is missing."""
+    text_markers = [marker.strip(" \t") for marker in markers if isinstance(marker, str)]
+    nulls = pa.array(["", *text_markers], pa.string())
+    number_markers = np.array([marker for marker in markers if not isinstance(marker, str)], float)
 
     def to_numpy(numbers: pa.DoubleArray, kind: pa.DataType) -> NDArray[np.float64]:
-        found = np.asarray(pc.fill_null(numbers, np.nan), np.float64)
-        if len(numbers_of_none) and not pa.types.is_boolean(kind):
-            # A marker as the column's type holds it.
-            nones = numbers_of_none.astype(np.float32 if pa.types.is_float32(kind) else np.float64)
-            found = np.where(np.isin(found, nones), np.nan, found)
-        return found
+        values = np.asarray(pc.fill_null(numbers, np.nan), np.float64)
+        if len(number_markers) and not pa.types.is_boolean(kind):
+            # Round the markers as the column's type rounds them.
+            rounded = number_markers.astype(np.float32 if pa.types.is_float32(kind) else np.float64)
+            values = np.where(np.isin(values, rounded), np.nan, values)
+        return values
 
     def parse(column: pa.Array) -> Cells:
         if not _is_text(column.type):
@@ -293,11 +298,11 @@ def parser(markers: Sequence[str | float], decimal: str) -> Callable[[pa.Array],
         try:
             return Cells(to_numpy(pc.cast(text, pa.float64()), text.type), None)
         except pa.ArrowInvalid:
-            words = pa.array([word for word in text.unique() if not _is_number(word)])
-            is_word = pc.is_in(text, value_set=words)
-            numbers = pc.cast(pc.if_else(is_word, None, text), pa.float64())
-            words_alone = pc.if_else(is_word, cells, None).dictionary_encode()
-            return Cells(to_numpy(numbers, text.type), words_alone)
+            not_numbers = pa.array([cell for cell in text.unique() if not _is_castable(cell)])
+            is_text = pc.is_in(text, value_set=not_numbers)
+            numbers = pc.cast(pc.if_else(is_text, None, text), pa.float64())
+            texts = pc.if_else(is_text, cells, None).dictionary_encode()
+            return Cells(to_numpy(numbers, text.type), texts)
 
     return parse
 
@@ -324,7 +329,7 @@ def _is_numeric(kind: pa.DataType) -> bool:
     return is_number or pa.types.is_decimal(kind) or pa.types.is_boolean(kind)
 
 
-def _is_number(cell: pa.StringScalar) -> bool:
+def _is_castable(cell: pa.StringScalar) -> bool:
     try:
         cell.cast(pa.float64())
     except pa.ArrowInvalid:

@@ -1,4 +1,4 @@
-"""Sample rows of a straight line with Gaussian noise, the same bits on every machine."""
+"""A sample table: a straight line with Gaussian noise, the same bits on every machine."""
 
 import math
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from stages.base.threads import in_order
 from stages.rows.split import arrow_column
 from stages.tables.table import Batch
 
-DRAWN_ROWS = 2**16
+LINE_BLOCK_ROWS = 2**16
 LOG_2 = 0.6931471805599453
-NOISE = 1  # the purpose of this stream of random numbers: [seed, NOISE, chunk]
+NOISE = 1  # the purpose of this stream of random numbers: [seed, NOISE, block]
 
 
 class Line:
@@ -26,17 +26,17 @@ class Line:
         self._num_rows, self._m, self._b, self._noise, self._seed = num_rows, m, b, noise, seed
 
     def batches(self, columns: list[str]) -> Iterator[Batch]:
-        """Draw the rows, a chunk at a time."""
+        """Draw the rows, one block at a time."""
 
-        def batch(start: int) -> Batch:
-            stop = min(start + DRAWN_ROWS, self._num_rows)
+        def block(start: int) -> Batch:
+            stop = min(start + LINE_BLOCK_ROWS, self._num_rows)
             x = np.arange(start, stop) / self._num_rows
-            generator = np.random.default_rng([self._seed, NOISE, start // DRAWN_ROWS])
-            deviations = standard_normal(generator, DRAWN_ROWS)[: stop - start]
+            generator = np.random.default_rng([self._seed, NOISE, start // LINE_BLOCK_ROWS])
+            deviations = standard_normal(generator, LINE_BLOCK_ROWS)[: stop - start]
             values = {"x": x, "y": self._m * x + self._b + self._noise * deviations}
             return Batch([arrow_column(values[name]) for name in columns], stop / self._num_rows)
 
-        yield from in_order(batch, range(0, self._num_rows, DRAWN_ROWS))
+        yield from in_order(block, range(0, self._num_rows, LINE_BLOCK_ROWS))
 
     def locate(self, row: int) -> str:
         """The row's number, from 1."""
@@ -46,9 +46,11 @@ class Line:
 def standard_normal(generator: np.random.Generator, num_values: int) -> NDArray[np.float64]:
     """Draw from the standard normal distribution by the ratio of uniforms.
 
-    Kinderman & Monahan, "Computer Generation of Random Variables Using the Ratio of Uniform
-    Deviates", ACM TOMS 3(3), 1977. A value is a quotient of uniforms, hence correctly rounded on
-    every CPU; generators that return logarithms, sines or exponentials are not.
+    A value is a quotient of uniform numbers, and every CPU rounds a quotient correctly. Logarithms,
+    sines and exponentials, which other generators return, differ between CPUs.
+
+    Source: Kinderman & Monahan, "Computer Generation of Random Variables Using the Ratio of Uniform
+    Deviates", ACM TOMS 3(3), 1977.
     """
     accepted = np.empty(0)
     while len(accepted) < num_values:
@@ -60,7 +62,7 @@ def standard_normal(generator: np.random.Generator, num_values: int) -> NDArray[
 
 
 def portable_log(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Natural logarithm within a few 1e-16, by operations that IEEE 754 rounds correctly.
+    """Natural logarithm, exact to a few 1e-16, from operations that IEEE 754 rounds correctly.
 
     With values = f·2ᵉ and 2/3 < f ≤ 4/3: log f = 2·artanh(t), t = (f - 1)/(f + 1), |t| ≤ 1/5.
     """

@@ -1,4 +1,4 @@
-"""A user's table, in one file or in a folder of files, read batch by batch."""
+"""Read a user's table, one file or a folder of files, batch by batch."""
 
 import csv
 import io
@@ -18,34 +18,34 @@ import pyarrow.parquet as pq
 from stages.base.errors import UserError
 from stages.tables.quotes import QuoteCheck
 
-BATCH_BYTES = 2**20  # of text, if that is enough; and what is read ahead of a Parquet column
+BATCH_BYTES = 2**20  # of text; also the read-ahead of a column in a large Parquet file
 BATCH_CELLS = 2**18
-# So that a batch of very many columns still has some thousand rows:
+# A batch of very many columns still has about a thousand rows:
 COLUMN_BYTES = 2**13
 MIN_BATCH_ROWS = 2**10
 MAX_ROW_BYTES = 2**25
-DELIMITERS = {".csv": ",", ".tsv": "\t"}  # by suffix; CSV may have another
+DELIMITERS = {".csv": ",", ".tsv": "\t"}  # by suffix; a CSV file may have another
 PARQUET = ".parquet"
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 UNREADABLE = pa.ArrowException, OSError, UnicodeDecodeError
 
 
 class Batch(NamedTuple):
-    """Some rows: a column for each wanted name, and the fraction read so far."""
+    """Some rows of a table, as Arrow reads them: one array per requested column."""
 
     columns: list[pa.Array]
-    fraction_read: float  # of the table's bytes
+    fraction_read: float  # of the table, after this batch
 
 
 class Cures(NamedTuple):
-    """What a user corrects where the table is not found or not understood."""
+    """What the user must correct if the table is missing or has another delimiter."""
 
     source: str = "`prepare.source`"
     delimiter: str = "`prepare.delimiter`"
 
 
 class TableFile(Protocol):
-    """One file: its columns' names, its rows in batches, and where a row stands in it."""
+    """One file of a table."""
 
     path: Path
     names: list[str]
@@ -54,23 +54,23 @@ class TableFile(Protocol):
         """Read the rows, in order."""
 
     def locate(self, row: int) -> str:
-        """Name a row, counted from 0, as a person finds it."""
+        """Say where a row is in the file; rows count from 0."""
 
 
 class Table:
-    """The rows of one file, or of all files in a folder in the order of their names."""
+    """A table in one file, or in all files of a folder in the order of their names."""
 
     def __init__(self, path: Path, delimiter: str = ",", cures: Cures = Cures()) -> None:  # noqa: B008 (immutable)
         self.path, self.cures = path, cures
         files = _files(path, cures)
         self._files: list[TableFile] = [_open(file, delimiter, cures) for file in files]
-        self._first_rows: list[int] = []  # of the files that have been read
+        self._first_rows: list[int] = []  # of the files read so far
         self.names = self._files[0].names
         for file in self._files:
             repeated = repeated_names(file.names)
             if repeated:
-                what = f"more than one column {listed(repeated)}. Give each its own name."
-                raise UserError(f"{file.path}: {what}")
+                problem = f"more than one column {listed(repeated)}. Give each its own name."
+                raise UserError(f"{file.path}: {problem}")
             if not file.names:
                 raise UserError(f"{file.path} has no columns. Correct the file.")
         others = [file for file in self._files if {*file.names} != {*self.names}]
@@ -96,7 +96,7 @@ class Table:
             num_bytes += size
 
     def locate(self, row: int) -> str:
-        """Name the file and the line, or the row, of a row that has been read."""
+        """The file, and the line or row in it, of a row that has been read."""
         first, file = max(
             (first, index) for index, first in enumerate(self._first_rows) if first <= row
         )
@@ -104,7 +104,7 @@ class Table:
 
 
 class TextFile:
-    """CSV or TSV in UTF-8, perhaps compressed; spaces around names belong to no name."""
+    """A CSV or TSV file in UTF-8, which may be compressed. Names lose their outer spaces."""
 
     def __init__(self, path: Path, delimiter: str, compression: str | None, cures: Cures) -> None:
         self.path, self._delimiter, self._compression = path, delimiter, compression
@@ -125,7 +125,7 @@ class TextFile:
             return "skip"
 
         hook = sys.unraisablehook
-        # Arrow reports a last row that is no UTF-8 to Python, too, beside its own error.
+        # If the last row is not UTF-8, Arrow also prints a traceback beside its own error.
         sys.unraisablehook = lambda fault: (
             None if fault.exc_type is UnicodeDecodeError else hook(fault)
         )
@@ -163,23 +163,23 @@ class TextFile:
             )
 
     def _require_rules(self, quotes: QuoteCheck | None) -> None:
-        """Where a quote is odd, read the file again, slowly, insisting on the rules of CSV."""
+        """If a quote breaks the rules of CSV, read the file again with Python to name its line."""
         if quotes and not quotes.is_regular():
             for _ in self._rows(errors="replace", strict=True):
                 pass
 
     def locate(self, row: int) -> str:
-        """The row's first line in the file; empty lines are no rows."""
+        """The row's first line in the file; empty lines do not count as rows."""
         with suppress(UserError):
             for number, (line, _) in enumerate(self._rows(errors="replace"), start=-1):
                 if number == row:
                     return f"line {line}"
-        return f"row {row + 1}"  # the file breaks rules of CSV that Arrow does not insist on
+        return f"row {row + 1}"  # the file breaks rules of CSV that Arrow does not check
 
     def _header(self) -> list[str]:
         try:
             for _, row in self._rows(errors="strict"):
-                if any("\n" in name for name in row):  # or a quote is not closed
+                if any("\n" in name for name in row):  # perhaps a quote is not closed
                     next(self._rows(errors="replace", strict=True))
                 return row
         except UNREADABLE as error:
@@ -191,7 +191,7 @@ class TextFile:
         with pa.OSFile(str(self.path)) as file, self._decompressed(file) as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors=errors, newline="")
             lines: Iterable[str] = text
-            if strict:  # spaces behind a closing quote are nothing odd: cells are trimmed
+            if strict:  # spaces after a closing quote are allowed: cells are trimmed
                 spaces = re.compile(rf'"[ \t]+(?=[{re.escape(self._delimiter)}\r\n]|$)')
                 lines = (spaces.sub('"', line) for line in text)
             reader = csv.reader(lines, delimiter=self._delimiter, strict=strict)
@@ -202,10 +202,10 @@ class TextFile:
                         yield line, row
                     line = reader.line_num + 1
             except csv.Error as error:
-                what = "a quote that is not closed" if "end of data" in str(error) else str(error)
+                problem = "a quote is not closed" if "end of data" in str(error) else str(error)
                 raise UserError(
-                    f"{self.path}, line {line}: {what}. Put quotes around the whole cell, and"
-                    " double those in it."
+                    f"{self.path}, line {line}: {problem}. Put quotes around the whole cell, and"
+                    " double each quote inside it."
                 ) from None
 
     def _decompressed(self, file: pa.NativeFile) -> pa.NativeFile:
@@ -221,7 +221,7 @@ class TextFile:
 
 
 class ParquetFile:
-    """Parquet, with columns of numbers or text."""
+    """A Parquet file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -234,8 +234,9 @@ class ParquetFile:
         """Read the rows as they are stored."""
         num_rows = 0
         try:
-            is_large = self.path.stat().st_size > MAX_ROW_BYTES  # else a column's bytes at once:
-            buffer = BATCH_BYTES if is_large else 0  # damaged sizes of pages ask for no memory
+            is_large = self.path.stat().st_size > MAX_ROW_BYTES
+            # Without a buffer, a damaged page size does not make Arrow allocate that much memory.
+            buffer = BATCH_BYTES if is_large else 0
             with pq.ParquetFile(self.path, buffer_size=buffer, pre_buffer=False) as file:
                 batch_rows = max(MIN_BATCH_ROWS, BATCH_CELLS // len(columns))
                 for batch in file.iter_batches(batch_rows, columns=columns):
@@ -251,28 +252,32 @@ class ParquetFile:
 
 
 def repeated_names(names: Sequence[str]) -> list[str]:
-    """The names that are there more than once, sorted."""
+    """The names that occur more than once, sorted."""
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def require_delimiter(table: Table, needed: set[str]) -> None:
-    """Check that a table whose one column is none of those needed was cut by its delimiter."""
+    """Check that the delimiter is right.
+
+    Raises:
+        UserError: If the only column is not needed and its name contains another delimiter.
+    """
     [name, *others] = table.names
-    signs = [sign for sign in ";\t|," if sign in name]
-    if signs and not others and name not in needed:
+    delimiters = [delimiter for delimiter in ";\t|," if delimiter in name]
+    if delimiters and not others and name not in needed:
         raise UserError(
             f"{table.path}: one column, `{name}`. Set {table.cures.delimiter} to"
-            f" {json.dumps(signs[0])}."
+            f" {json.dumps(delimiters[0])}."
         )
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, in backticks."""
+    """The first ten names, in backticks."""
     return ", ".join(f"`{name}`" for name in names[:10]) + (", …" if names[10:] else "")
 
 
 def _files(path: Path, cures: Cures) -> list[Path]:
-    """The files of a table; in a folder, names that begin with a dot or _ are none of it."""
+    """The files of a table; a folder's files that begin with a dot or _ are ignored."""
     if not path.exists():
         raise UserError(f"There is no file {path}. Put the table there, or correct {cures.source}.")
     if not path.is_dir():
@@ -294,7 +299,8 @@ def _open(path: Path, delimiter: str, cures: Cures) -> TableFile:
     is_table = suffix in DELIMITERS or (suffix == PARQUET and not compression)
     if not is_table or not path.is_file():
         raise UserError(
-            f"{path} is no table. Give it as .csv, .tsv (both also .gz or .zst) or .parquet."
+            f"{path} is not a table. Save it as .csv, .tsv (also .gz or .zst) or .parquet."
+            ' In Excel, save it as "CSV UTF-8".'
         )
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty. Put a table with a header and rows there.")
@@ -304,7 +310,7 @@ def _open(path: Path, delimiter: str, cures: Cures) -> TableFile:
 
 
 def _kind(path: Path) -> tuple[str, str | None]:
-    """The suffix that tells the format, and the compression's name."""
+    """The suffix of the format, and the name of the compression."""
     *_, format_suffix, last = ["", "", *(suffix.lower() for suffix in path.suffixes)]
     if last in COMPRESSIONS:
         return format_suffix, COMPRESSIONS[last]

@@ -1,4 +1,4 @@
-"""A table that is written batch by batch: CSV or TSV, also to the standard output, or Parquet."""
+"""Write a table batch by batch: CSV, TSV or Parquet, or CSV to the standard output."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from stages.base.errors import UserError
 from stages.tables.table import DELIMITERS, PARQUET
 
-BROKEN_PIPE = 141  # the exit status that a shell shows of programs which SIGPIPE ends
+BROKEN_PIPE = 141  # the exit status in a shell of a program that SIGPIPE has ended
 Write = Callable[[Sequence[pa.Array]], None]
 
 
@@ -23,20 +23,22 @@ Write = Callable[[Sequence[pa.Array]], None]
 def table_output(path: str, names: list[str]) -> Iterator[Write]:
     """Yield a function that appends a batch's columns.
 
-    A file gets its name once it is complete; on an error there is none, or the one that was there.
+    The file appears when it is complete. After an error, an older file stays as it was.
     """
     if path == "-":
         try:
             yield _text_writer(sys.stdout.buffer, names, ",")
             sys.stdout.buffer.flush()
-        except BrokenPipeError:  # who reads it has enough, as `head` has
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # flushed at the exit
+        except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+            )  # Python flushes it at exit
             sys.exit(BROKEN_PIPE)
         return
-    final = Path(path).resolve()  # what a link points to is written
+    final = Path(path).resolve()  # write the file that a link points to
     suffix = final.suffix.lower()
     if final.is_dir() or not final.parent.is_dir():
-        raise UserError(f"--output must be a file in a folder that is there. Got {path}.")
+        raise UserError(f"--output must be a file in an existing folder. Got {path}.")
     if suffix not in {*DELIMITERS, PARQUET}:
         raise UserError(f"--output must end in .csv, .tsv or .parquet. Got {path}.")
     draft = final.with_name(f".{final.name}.{os.getpid()}.draft")
@@ -66,8 +68,8 @@ def _parquet_writer(file: IO[bytes], names: list[str]) -> Iterator[Write]:
             cast = [pc.cast(c, kind) for c, kind in zip(columns, writer.schema.types, strict=True)]
         except pa.ArrowException as error:
             raise UserError(
-                f"The files' columns have different types, which Parquet cannot hold: {error}."
-                " Write CSV, or give the files one type."
+                "A column has different types in different files, which Parquet cannot store:"
+                f" {error}. Write CSV, or give the column one type in all files."
             ) from None
         writer.write_batch(pa.RecordBatch.from_arrays(cast, names))
 
@@ -80,13 +82,13 @@ def _parquet_writer(file: IO[bytes], names: list[str]) -> Iterator[Write]:
 
 
 def _text_writer(file: IO[bytes], names: list[str], delimiter: str) -> Write:
-    """Cells are quoted only where they hold a delimiter, a quote or a line break."""
+    """Write CSV; quote a cell only if it holds a delimiter, a quote or a line break."""
 
     def write(columns: Sequence[pa.Array]) -> None:
-        cells = [_quoted(_text(column), delimiter) for column in columns]
+        cells = [_quoted(_as_text(column), delimiter) for column in columns]
         cells[-1] = pc.binary_join_element_wise(cells[-1], "\n", "")
         lines = pc.binary_join_element_wise(*cells, delimiter)
-        content = lines.buffers()[2]  # all lines, one behind the other
+        content = lines.buffers()[2]  # all lines, one after the other
         if content is not None:
             file.write(content[: pc.sum(pc.binary_length(lines)).as_py() or 0])
 
@@ -94,7 +96,7 @@ def _text_writer(file: IO[bytes], names: list[str], delimiter: str) -> Write:
     return write
 
 
-def _text(column: pa.Array) -> pa.Array:
+def _as_text(column: pa.Array) -> pa.Array:
     try:
         return pc.fill_null(pc.cast(column, pa.string()), "")
     except pa.ArrowException:

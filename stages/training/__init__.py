@@ -1,5 +1,5 @@
-"""What stands behind the loop in `stages/train.py`.
+"""The machinery behind the training loop in `stages/train.py`.
 
-Read first `batches` (the rows of a step) and `gradient` (loss and gradient, block by block), then
-`checkpoint`, `fingerprint` and `resume` (a stopped training goes on), and `ranks` (torchrun).
+Read first `batches` (the rows of a step) and `gradient` (loss and gradient, block by block); then
+`checkpoint`, `fingerprint` and `resume` (how a stopped training continues), and `ranks` (torchrun).
 """

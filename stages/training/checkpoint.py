@@ -1,4 +1,4 @@
-"""A training between two of its steps: all that decides the rest of it."""
+"""The state of a training between two steps: everything that decides how it continues."""
 
 import json
 import math
@@ -17,10 +17,10 @@ from stages.training.memory import available_bytes
 
 History = list[tuple[int, float, float | None]]  # epoch, train_loss, validation_loss
 NUM_DIGEST_BYTES = 32
-NUM_COPIES = 3  # of all tensors, while they are put into a safetensors file
+NUM_COPIES = 3  # of all tensors, while safetensors writes them
 SIMPLE = ("epoch", "step", "total_loss", "best_loss", "best_epoch", "best_network")
 
-# What reading a state raises that `to_bytes` has not written.
+# What reading a state can raise if `to_bytes` did not write it.
 FORGED = (
     ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
     RuntimeError, SafetensorError,
@@ -29,36 +29,36 @@ FORGED = (
 
 @dataclass
 class State:
-    """What is complete so far, and the best network so far if training may stop early."""
+    """What is done so far and, with early stopping, the best network so far."""
 
     network: nn.Module
     optimizer: optim.Optimizer
     epoch: int = 0
     step: int = 0  # in this epoch
-    total_loss: float = 0.0  # of this epoch's steps, each times its rows
+    total_loss: float = 0.0  # sum over this epoch's steps of mean loss times rows
     history: History = field(default_factory=list)
     best_loss: float = math.inf
     best_epoch: int = 0
     best_network: dict[str, Tensor] = field(default_factory=dict)
 
     def end_epoch(self, num_rows: int, validation_loss: float | None) -> None:
-        """Note the losses, and begin the next epoch."""
+        """Add the losses to the history, and begin the next epoch."""
         self.epoch += 1
         self.history.append((self.epoch, self.total_loss / num_rows, validation_loss))
         self.step, self.total_loss = 0, 0.0
 
     def to_bytes(self, fingerprint: bytes) -> bytes:
-        """A SHA-256, then a safetensors file: no code, every number exact.
+        """Return a SHA-256, then a safetensors file: it holds no code, and every number exactly.
 
-        The SHA-256 is of the file and of the training's fingerprint: no other one goes on from it.
+        The SHA-256 covers the fingerprint and the file: no other training continues from it.
 
         Raises:
-            MemoryError: If the memory, within this process's limits, is too small.
+            MemoryError: If this process has too little memory left.
         """
         values = {name: getattr(self, name) for name in SIMPLE}
         values["network"] = self.network.state_dict()
         values["optimizer"] = self.optimizer.state_dict()
-        # None becomes NaN. Lists of rows, in Python, would set off its collector of garbage.
+        # None becomes NaN. An array, because lists of rows would start Python's garbage collector.
         values["history"] = torch.from_numpy(np.array(self.history, dtype=np.float64))
         tensors: dict[str, Tensor] = {}
         text = json.dumps(_pack(values, tensors))
@@ -72,17 +72,17 @@ class State:
         """Go back to the state that `to_bytes` wrote for this fingerprint.
 
         Raises:
-            ValueError: If it is not what that wrote, byte for byte.
-            UserError: If it is forged.
+            ValueError: If the content is damaged or belongs to another fingerprint.
+            UserError: If the SHA-256 is right, but `to_bytes` did not write the content.
         """
         digest, content = content[:NUM_DIGEST_BYTES], content[NUM_DIGEST_BYTES:]
         if sha256(fingerprint + content).digest() != digest:
-            raise ValueError("the SHA-256 is another")
+            raise ValueError("the SHA-256 does not match")
         try:
             self._restore(content)
         except FORGED:
             raise UserError(
-                "train: the saved state is none that a training has written. Delete `.resume`."
+                "train: the checkpoint was not written by this program. Delete `.resume`."
             ) from None
 
     def _restore(self, content: bytes) -> None:
@@ -103,7 +103,7 @@ class State:
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The value as JSON can hold it; its tensors go to ``tensors``, under the names left behind."""
+    """Return the value for JSON, with names for its tensors, which are added to ``tensors``."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().clone()

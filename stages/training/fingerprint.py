@@ -1,4 +1,4 @@
-"""What decides the result of a training: two of the same fingerprint end with the same bits."""
+"""The fingerprint of a training: trainings with the same fingerprint end with the same bits."""
 
 import os
 from hashlib import sha256
@@ -14,19 +14,19 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def code_digest() -> dict[str, bytes]:
-    """The digest of all code; first to be compared, since other code may compare other things."""
+    """Return the digest of all code; compare it first: other code may compare other things."""
     return {"code in stages/": digest(code_files())}
 
 
 def fingerprint(params: TrainParams, device: torch.device, data: list[Path]) -> dict[str, bytes]:
-    """A digest of 32 bytes of each thing, by the name under which a user knows it."""
-    words = {
+    """Return a digest of 32 bytes for everything that decides the result, by a name for users."""
+    texts = {
         "`train` section in params.yaml": params.model_dump_json(),
         "kind of device": _device_kind(device),
         "kind of CPU, with `train.numerics` native": _cpu() if params.numerics == "native" else "",
         "version of PyTorch": torch.__version__,
     }
-    digests = {name: sha256(text.encode()).digest() for name, text in words.items()}
+    digests = {name: sha256(text.encode()).digest() for name, text in texts.items()}
     return digests | {"content of data/prepared": digest(data)} | code_digest()
 
 
@@ -36,7 +36,7 @@ def _device_kind(device: torch.device) -> str:
 
 
 def _cpu() -> str:
-    """What PyTorch and MKL choose their kernels by."""
+    """Return all that decides which kernels PyTorch and MKL choose."""
     lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
     kinds = {line for line in lines if line.startswith(("model name", "flags"))}
     chosen = [torch.backends.cpu.get_cpu_capability(), os.environ.get("MKL_CBWR", "")]

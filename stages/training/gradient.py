@@ -1,4 +1,4 @@
-"""A loss and its gradient: computed block by block, in threads and ranks, and added exactly."""
+"""Loss and gradient: computed block by block, by threads and ranks, and added exactly."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,23 +17,32 @@ def backward(
     parameters: Sequence[nn.Parameter],
     ranks: Ranks,
 ) -> float:
-    """Set each parameter's ``grad`` to the gradient of the mean loss of all rows; return that loss.
+    """Set each parameter's ``grad`` to the gradient of the mean loss of all rows.
 
-    ``loss_of`` gives the mean loss of a block's rows. The result is the same bits for any number of
-    threads and ranks. A single block is PyTorch's own ``loss.backward()``, in every rank. Where one
-    of several blocks is not finite, all is NaN.
+    The result has the same bits for any number of threads and ranks. With a single block, every
+    rank calls PyTorch's own ``loss.backward()``.
+
+    Args:
+        loss_of: Computes the mean loss of a block's rows.
+        blocks: The rows.
+        parameters: The network's parameters.
+        ranks: Share the work.
+
+    Returns:
+        The mean loss of all rows. If one of several blocks has a loss or gradient that is not
+        finite, the loss and all gradients are NaN.
     """
     if len(blocks) == 1:
         [rows] = blocks[0].load()
-        ranks.meet()  # nothing else would tell one that another has ended
+        ranks.meet()  # otherwise this rank would not notice that another one has ended
         loss = loss_of(rows)
         loss.backward()
         return loss.item()
 
     def loss_and_gradient(rows: ScaledRows) -> NDArray[np.float64]:
         loss = loss_of(rows)
-        parts = [loss.detach(), *torch.autograd.grad(loss, parameters)]
-        means = torch.cat([part.reshape(-1) for part in parts]).cpu().double().numpy()
+        tensors = [loss.detach(), *torch.autograd.grad(loss, parameters)]
+        means = torch.cat([tensor.reshape(-1) for tensor in tensors]).cpu().double().numpy()
         return means * rows.num_rows
 
     def losses_and_gradients(block: Block) -> NDArray[np.float64]:
@@ -50,12 +59,12 @@ def backward(
 def mean_loss(
     loss_of: Callable[[ScaledRows], Tensor], blocks: Sequence[Block], ranks: Ranks
 ) -> float | None:
-    """The mean loss of all rows, without its gradient; None if there are none."""
+    """Return the mean loss of all rows, without gradients; None if there are no rows."""
     num_rows = sum(block.num_rows for block in blocks)
     if not num_rows:
         return None
 
-    @torch.no_grad()  # here and not around the threads: it holds for one thread
+    @torch.no_grad()  # on the function: it applies to one thread only
     def block_losses(block: Block) -> NDArray[np.float64]:
         return np.array([[loss_of(rows).item() * rows.num_rows] for rows in block.load()])
 

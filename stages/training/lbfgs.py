@@ -1,4 +1,4 @@
-"""L-BFGS whose bits do not depend on the CPU."""
+"""PyTorch's L-BFGS, with bits that do not depend on the CPU."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,14 +10,14 @@ from torch.overrides import TorchFunctionMode
 
 
 class LBFGS(optim.LBFGS):
-    """A step is one iteration: a direction, and a line search on it from the learning rate on."""
+    """Each step is one iteration: a direction, then a line search that starts at ``lr``."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         super().__init__(
             parameters,
             lr=lr,
             max_iter=1,
-            max_eval=26,  # of the loss: one before, and at most 25 in the line search
+            max_eval=26,  # losses in a step: one first, and at most 25 in the line search
             tolerance_grad=0.0,
             tolerance_change=0.0,
             line_search_fn="strong_wolfe",
@@ -30,7 +30,7 @@ class LBFGS(optim.LBFGS):
 
 
 class _RoundedRoots(TorchFunctionMode):
-    """While active, square roots of tensors are correctly rounded; MKL's bits are the CPU's."""
+    """While active, square roots are rounded correctly; those of MKL depend on the CPU."""
 
     def __torch_function__(
         self,

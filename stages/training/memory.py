@@ -1,4 +1,4 @@
-"""How much memory this process may still take: it decides what is kept, and no result."""
+"""How much memory this process may still use; this decides what is kept, but no result."""
 
 import os
 import resource
@@ -11,7 +11,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 def available_bytes(device: torch.device) -> int:
-    """What is free on the device; in the host's memory, also within this process's limits."""
+    """Return the free memory of the device; on the host also within this process's limits."""
     if device.type in {"cuda", "xpu"}:
         free, _ = torch.accelerator.get_memory_info(device)
     else:
@@ -30,7 +30,7 @@ def _address_space() -> int:
 
 
 def _cgroups() -> list[int]:
-    """What this process's control groups of both versions leave it; files can be read again."""
+    """Return what control groups of both versions leave; the file cache does not count as used."""
     free = []
     for line in _read_text(SYSTEM_FILES / "self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -49,9 +49,9 @@ def _cgroups() -> list[int]:
 
 
 def _number(path: Path, name: str) -> int:
-    """The number behind a name at a line's beginning; 0 where there is none."""
+    """Return the number after ``name`` at the start of a line; 0 if there is none."""
     lines = (line.split() for line in _read_text(path).splitlines())
-    return next((int(words[1]) for words in lines if words and words[0] == name), 0)
+    return next((int(fields[1]) for fields in lines if fields and fields[0] == name), 0)
 
 
 def _read_text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The processes that torchrun starts, on one host or several: they change the time, never a bit."""
+"""The ranks: processes that torchrun starts, on one host or several. They change no bit."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ from stages.rows.exact_sum import partial_sum
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's number among all, from 0, and how many there are."""
+    """The number of this rank, from 0, and how many ranks there are."""
 
     rank: int = 0
     num_ranks: int = 1
@@ -27,7 +27,7 @@ class Ranks:
     def exact_sum(
         self, vectors_of: Callable[[Item], NDArray[np.float64]], items: Sequence[Item], size: int
     ) -> NDArray[np.float64]:
-        """``exact_sum`` with the items dealt out to all ranks; the same bits in each of them."""
+        """Return the exact sum over all items; the ranks share the work and get the same bits."""
         partial = partial_sum(vectors_of, items[self.rank :: self.num_ranks], size)
         if self.num_ranks > 1:
             state = torch.from_numpy(np.append(partial.top, not partial.is_finite))
@@ -38,19 +38,19 @@ class Ranks:
         return partial.total()
 
     def meet(self) -> None:
-        """Wait for all ranks; where one has ended, end this one."""
+        """Wait for all ranks; if one has ended, this one ends too."""
         if self.num_ranks > 1:
             distributed.barrier()
 
     def least(self, value: float) -> float:
-        """The least of all ranks' values, in every rank."""
+        """Return the least value of all ranks, in every rank."""
         least = torch.tensor(value, dtype=torch.float64)
         if self.num_ranks > 1:
             distributed.all_reduce(least, distributed.ReduceOp.MIN)
         return least.item()
 
     def broadcast(self, content: bytes) -> bytes:
-        """Rank 0's ``content``, in every rank."""
+        """Return rank 0's ``content``, in every rank."""
         if self.num_ranks == 1:
             return content
         size = torch.tensor(len(content))
@@ -65,7 +65,7 @@ class Ranks:
         """Check that all ranks have the same digests, of 32 bytes each.
 
         Raises:
-            UserError: In every rank, naming what differs.
+            UserError: In every rank; it names what differs.
         """
         mine = torch.frombuffer(bytearray(b"".join(digests.values())), dtype=torch.uint8)
         all_ranks = [torch.empty_like(mine) for _ in range(self.num_ranks)]
@@ -73,7 +73,7 @@ class Ranks:
         rows = torch.stack(all_ranks).reshape(self.num_ranks, len(digests), -1)  # (…, …, 32)
         is_equal = (rows == rows[0]).all(dim=2)
         faults = [
-            f"train: rank {rank} has another {name} than rank 0. Make them equal on all hosts."
+            f"train: rank {rank} and rank 0 differ in the {name}. Make it the same on all hosts."
             for rank in range(self.num_ranks)
             for name, equal in zip(digests, is_equal[rank], strict=True)
             if not equal
@@ -83,22 +83,22 @@ class Ranks:
 
 
 def start_ranks(module: str) -> None:
-    """With TORCHRUN set, replace this process by torchrun with those options."""
+    """If TORCHRUN is set, replace this process by torchrun with these options."""
     text = os.environ.get("TORCHRUN")
     if text and "RANK" not in os.environ:
         try:
             options = shlex.split(text)
         except ValueError as error:
-            raise UserError(f"TORCHRUN is no command line: {error}. Got: {text}") from None
-        words = ["-m", "torch.distributed.run", *options, "-m", module]
-        os.execv(sys.executable, [sys.executable, *words])  # noqa: S606 (our own interpreter)
+            raise UserError(f"TORCHRUN is not a command line: {error}. Got: {text}") from None
+        arguments = ["-m", "torch.distributed.run", *options, "-m", module]
+        os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 (our own interpreter)
 
 
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Meet the other ranks; without torchrun there are none, and nothing is started.
+    """Connect to the other ranks; without torchrun there is one rank and nothing is started.
 
-    Sums are exchanged as integers in the hosts' memory, so that gloo serves every device.
+    The ranks exchange integers in the hosts' memory. This is why gloo serves every device.
     """
     if "RANK" not in os.environ:
         yield Ranks()
@@ -107,14 +107,14 @@ def join_ranks() -> Iterator[Ranks]:
         distributed.init_process_group("gloo")
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"train: RANK is set, but the other ranks cannot be met. Start it by torchrun, or unset"
-            f" RANK. ({error})"
+            "train: RANK is set, but the other ranks cannot be reached. Start this stage with"
+            f" torchrun, or unset RANK. ({error})"
         ) from None
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
     except RuntimeError as error:
         if "gloo" not in str(error):
             raise
-        raise UserError(f"train: another rank has ended; see its message. ({error})") from None
+        raise UserError(f"train: another rank has ended. See its message. ({error})") from None
     finally:
         distributed.destroy_process_group()

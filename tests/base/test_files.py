@@ -34,9 +34,9 @@ def test_after_an_error_the_old_folder_is_as_it_was_and_no_draft_is_left(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["trained"]
 
 
-def test_a_draft_that_a_kill_left_behind_is_cleared(tmp_path):
-    left, in_use = tmp_path / ".trained.123.draft", tmp_path / ".trained.124.draft"
-    for folder in (left, in_use):
+def test_a_draft_of_a_killed_process_is_deleted_and_one_in_use_is_not(tmp_path):
+    leftover, in_use = tmp_path / ".trained.123.draft", tmp_path / ".trained.124.draft"
+    for folder in (leftover, in_use):
         folder.mkdir()
         (folder / "half").write_text("half")
     lock = lock_folder(in_use)
@@ -73,7 +73,7 @@ def test_a_missing_or_damaged_json_file_is_one_sentence(workspace):
     assert str(error.value).startswith("evaluation.json is damaged: ")
 
 
-def test_what_a_kill_between_the_renames_left_comes_back(tmp_path):
+def test_a_folder_that_a_kill_between_the_renames_has_hidden_comes_back(tmp_path):
     old, folder = tmp_path / ".plots.old", tmp_path / "plots"
     old.mkdir()
     (old / "mine").write_text("mine")
@@ -83,7 +83,7 @@ def test_what_a_kill_between_the_renames_left_comes_back(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["plots"]
 
 
-def test_others_files_can_be_kept(tmp_path):
+def test_files_of_others_can_be_kept(tmp_path):
     folder = tmp_path / "plots"
     folder.mkdir()
     for name in ("figure", "mine"):
@@ -96,11 +96,11 @@ def test_others_files_can_be_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["plots"]
 
 
-def test_others_files_come_back_where_a_kill_came_before_dvc_checked_out_the_folder(tmp_path):
+def test_files_of_others_come_back_if_dvc_checks_out_the_folder_after_a_kill(tmp_path):
     old, folder = tmp_path / ".plots.old", tmp_path / "plots"
-    for there in (old, folder):
-        there.mkdir()
-        (there / "figure").write_text("old")
+    for earlier in (old, folder):
+        earlier.mkdir()
+        (earlier / "figure").write_text("old")
     (old / "mine").write_text("mine")
     with output_folder(folder, keeps_others=True) as draft:
         (draft / "figure").write_text("new")
@@ -108,16 +108,16 @@ def test_others_files_come_back_where_a_kill_came_before_dvc_checked_out_the_fol
     assert [path.name for path in tmp_path.iterdir()] == ["plots"]
 
 
-def test_others_that_cannot_be_copied_are_named(tmp_path):
+def test_a_file_of_others_that_cannot_be_copied_is_named(tmp_path):
     folder = tmp_path / "plots"
     folder.mkdir()
     os.mkfifo(folder / "pipe")
     with pytest.raises(UserError) as error, output_folder(folder, keeps_others=True):
         pass
-    assert str(error.value) == f"{folder}/pipe cannot be kept. Put it elsewhere."
+    assert str(error.value) == f"{folder}/pipe cannot be copied. Move it to another folder."
 
 
-def test_a_link_is_replaced_and_what_it_points_to_is_left(tmp_path):
+def test_a_link_is_replaced_and_its_target_stays(tmp_path):
     target = tmp_path / "elsewhere"
     target.mkdir()
     (target / "kept").touch()
@@ -130,14 +130,14 @@ def test_a_link_is_replaced_and_what_it_points_to_is_left(tmp_path):
 
 
 @pytest.mark.parametrize("odd", ["pipe", "dangling link", "file"])
-def test_drafts_that_are_none_are_cleared(tmp_path, odd):
-    left = tmp_path / ".trained.1.draft"
+def test_a_draft_that_is_not_a_folder_is_deleted(tmp_path, odd):
+    leftover = tmp_path / ".trained.1.draft"
     if odd == "pipe":
-        os.mkfifo(left)
+        os.mkfifo(leftover)
     elif odd == "file":
-        left.touch()
+        leftover.touch()
     else:
-        left.symlink_to("nowhere")
+        leftover.symlink_to("nowhere")
     with output_folder(tmp_path / "trained"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["trained"]
@@ -145,16 +145,16 @@ def test_drafts_that_are_none_are_cleared(tmp_path, odd):
 
 @pytest.mark.parametrize("odd", ["link", "pipe", "folder"])
 @pytest.mark.parametrize("name", [".state.draft", "state"])
-def test_a_file_is_written_through_no_link_or_pipe_and_over_no_folder(tmp_path, name, odd):
+def test_a_file_replaces_links_and_pipes_and_no_folder(tmp_path, name, odd):
     theirs, path = tmp_path / "theirs", tmp_path / "folder/state"
     theirs.write_text("theirs")
     path.parent.mkdir()
-    there = path.with_name(name)
+    obstacle = path.with_name(name)
     if odd == "link":
-        there.symlink_to(theirs)
+        obstacle.symlink_to(theirs)
     else:
-        os.mkfifo(there) if odd == "pipe" else there.mkdir()
-    if there == path and odd == "folder":
+        os.mkfifo(obstacle) if odd == "pipe" else obstacle.mkdir()
+    if obstacle == path and odd == "folder":
         with pytest.raises(IsADirectoryError):
             write_aside(path, b"ours")
         assert not list(path.iterdir())

@@ -1,4 +1,4 @@
-"""What changes while a stage runs is not recorded beside outputs of what was there before."""
+"""If an input changes while a stage runs, the outputs are not recorded."""
 
 import math
 import os
@@ -23,7 +23,7 @@ from tests.conftest import ROOT, contents
 
 @pytest.fixture
 def noted(workspace, monkeypatch):
-    """Inputs as they are when DVC starts `train`."""
+    """A project whose inputs have been noted, as when DVC starts `train`."""
     shutil.copytree(ROOT / "stages", workspace / "stages")
     shutil.copy(ROOT / "dvc.yaml", workspace)
     for name in ("statistics.json", "train.parquet", "validation.parquet"):
@@ -71,14 +71,14 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_is_changed_meanwhile_is_named_and_nothing_appears(noted, change):
-    cause, what = CHANGES[change]
+def test_an_input_that_has_changed_is_named_and_no_output_appears(noted, change):
+    cause, changed = CHANGES[change]
     cause()
     before = contents(noted)
     sentence = (
-        f"train: {what} changed while it ran, and DVC would take it for what was used: nothing is"
-        " recorded. Undo the change and run it again to keep the work, or run it again as it is"
-        " now."
+        f"train: {changed} changed while the stage ran, so its outputs are not recorded. To keep"
+        " the work, undo the change and run the stage again. To use the change, run the stage"
+        " again."
     )
     with pytest.raises(UserError) as error, output_folder(Path("models/trained")) as folder:
         (folder / "file").touch()
@@ -86,7 +86,7 @@ def test_what_is_changed_meanwhile_is_named_and_nothing_appears(noted, change):
     assert contents(noted) == before
 
 
-def test_what_is_no_input_may_change(noted):
+def test_files_that_are_not_inputs_may_change(noted):
     replace("params.yaml", "rows: 1000 ", "rows: 1001 ")
     replace("stages/save.py", "Release", "Publish")
     os.utime("stages/train.py", (0, 0))
@@ -100,31 +100,31 @@ def test_what_is_no_input_may_change(noted):
 
 
 @pytest.mark.parametrize("change", ["data", "a large file", "a file that is gone"])
-def test_no_state_of_other_rows_is_saved(noted, change):
+def test_no_checkpoint_is_saved_after_the_rows_have_changed(noted, change):
     resume = Resume(noted / "state", b"", Ranks(), 1)
     resume._path.parent.mkdir()
     state = State(nn.Linear(1, 1), optim.SGD([torch.ones(1)]))
-    CHANGES["a parameter"][0]()  # is in use, and read no more
+    CHANGES["a parameter"][0]()  # it is not read again
     Path("dvc.yaml").write_text("stages: {train: {deps: [data], params: [train]}}")
     resume.save_if_due(state, is_last=True)
     inputs._declared.cache_clear()
-    resume.save_if_due(state, is_last=True)  # whether its folder or its files are listed
+    resume.save_if_due(state, is_last=True)  # the folder is listed first, then its files
     before = contents(noted)
-    cause, what = CHANGES[change]
+    cause, changed = CHANGES[change]
     cause()
-    with pytest.raises(UserError, match=f"^train: {what} changed while it ran, and "):
+    with pytest.raises(UserError, match=f"^train: {changed} changed while the stage ran, "):
         resume.save_if_due(state, is_last=True)
     assert contents(noted / "state") == {"state": before["state/state"]}
 
 
-def test_no_state_is_saved_of_code_or_rows_that_were_changed_before_they_were_read(noted):
+def test_no_checkpoint_is_saved_if_the_code_has_changed_before_the_rows_are_read(noted):
     CHANGES["code"][0]()
     with pytest.raises(UserError, match=r"train\.py changed"), resumable({}, Ranks(), 1):
         pass
     assert not Path(".resume").exists()
 
 
-def test_where_there_is_no_plain_list_nothing_is_compared(noted):
+def test_without_a_plain_list_in_dvc_yaml_nothing_is_compared(noted):
     for text in (
         "", "stages: {}", "stages: {train: {deps: [{a: 1}], params: [{p.yaml: [a]}]}}",
         "[]", "stages:", "stages: {train: }", "stages: {train: {deps: }}", "stages: [",
@@ -137,35 +137,26 @@ def test_where_there_is_no_plain_list_nothing_is_compared(noted):
     assert inputs._declared() == ([], [])
 
 
-def test_hidden_files_of_a_folder_are_no_inputs(noted):
-    Path("dvc.yaml").write_text("stages: {train: {deps: [data/raw]}}")
-    inputs._declared.cache_clear()
-    before = inputs._inputs()
-    assert "data/raw/norris.csv" in before
-    for name in ("data/raw/.norris.csv.swp", "data/raw/.ipynb_checkpoints/norris.csv"):
-        Path(name).parent.mkdir(exist_ok=True)
-        Path(name).write_text("theirs")
-    assert inputs._inputs() == before
-
-
 def test_code_that_is_changed_while_a_stage_imports_is_refused(workspace):
     shutil.copytree(ROOT / "stages", workspace / "stages")
     program = "import sys, runpy; input(); runpy.run_module('stages.train', run_name='__main__')"
-    started = subprocess.Popen(
+    stage = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": "."},
     )  # fmt: skip
     time.sleep(0.5)
     replace("stages/train.py", "1000", "1001")
-    _, errors = started.communicate("\n", timeout=60)
-    assert started.returncode == 1
-    assert errors.endswith("/stages/train.py changed while it started. Run it again.\n"), errors
+    _, errors = stage.communicate("\n", timeout=60)
+    assert stage.returncode == 1
+    assert errors.endswith(
+        "/stages/train.py changed while the stage started. Run the stage again.\n"
+    )
 
 
-def test_what_changes_when_all_is_written_is_not_recorded(noted, monkeypatch):
+def test_an_input_that_changes_after_the_last_output_is_refused(noted, monkeypatch):
     def main():
         replace("params.yaml", "lr: 0.1 ", "lr: 0.2 ")
 
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit) as exit_info:
         process.run(main)
-    assert "changed while it ran, and DVC would take it" in end.value.code
+    assert "changed while the stage ran, so its outputs are not recorded" in exit_info.value.code

@@ -27,130 +27,58 @@ def test_every_parameter_of_the_shipped_file_says_what_it_means(workspace):
         assert not is_value or len(line.partition("  # ")[2]) >= 10, line
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "sentence"),
-    [
-        ("train.lr", 0, "`train.lr` must be greater than 0. Got 0."),
-        ("train.lr", -0.1, "`train.lr` must be greater than 0. Got -0.1."),
-        ("train.lr", 1e39, "`train.lr` must be less than or equal to 1000000. Got 1e+39."),
-        ("train.lr", "x" * 1000, f'`train.lr` must be a valid number. Got "{"x" * 299}….'),
-        ("train.lr", "abc", '`train.lr` must be a valid number. Got "abc".'),
-        ("train.lr", "0.1", '`train.lr` must be a valid number. Got "0.1".'),
-        ("train.lr", True, "`train.lr` must be a valid number. Got true."),
-        ("train.lr", None, "`train.lr` must be a valid number. Got null."),
-        ("train.lr", float("inf"), "`train.lr` must be a finite number. Got Infinity."),
-        ("train.lr", float("nan"), "`train.lr` must be a finite number. Got NaN."),
-        ("train.epochs", 0, "`train.epochs` must be greater than or equal to 1. Got 0."),
-        ("train.epochs", 1.5, "`train.epochs` must be a valid integer. Got 1.5."),
-        ("train.epochs", 10.0, "`train.epochs` must be a valid integer. Got 10.0."),
-        ("train.batch_size", 0, "`train.batch_size` must be greater than or equal to 1. Got 0."),
-        ("train.patience", 0, "`train.patience` must be greater than or equal to 1. Got 0."),
-        ("train.hidden", 64, "`train.hidden` must be a valid list. Got 64."),
-        ("train.hidden", [8, 0], "`train.hidden.1` must be greater than or equal to 1. Got 0."),
-        ("train.standardize", 1, "`train.standardize` must be a valid boolean. Got 1."),
-        ("train.loss", "mes", "`train.loss` must be 'mse', 'mae' or 'huber'. Got \"mes\"."),
-        (
-            "train.optimizer",
-            "SGD",
-            "`train.optimizer` must be 'sgd', 'adam' or 'lbfgs'. Got \"SGD\".",
-        ),
-        (
-            "train.numerics",
-            "fast",
-            "`train.numerics` must be 'portable' or 'native'. Got \"fast\".",
-        ),
-        ("train.seed", -1, "`train.seed` must be greater than or equal to 0. Got -1."),
-        ("train", [1], "`train` must hold `name: value` lines. Got [1]."),
-        ("prepare.m", "steep", '`prepare.m` must be a valid number. Got "steep".'),
-        ("prepare.rows", 0, "`prepare.rows` must be greater than or equal to 1. Got 0."),
-        ("prepare.noise", -1, "`prepare.noise` must be greater than or equal to 0. Got -1."),
-        ("prepare.features", [], "`prepare.features` must name at least one column. Got []."),
-        (
-            "prepare.features",
-            ["x", "x"],
-            '`prepare.features` must name each column once. Got ["x", "x"].',
-        ),
-        (
-            "prepare.features",
-            ["y"],
-            "`prepare.features` must not name the target, `y`. Remove it there, or choose another"
-            " `prepare.target`.",
-        ),
-        (
-            "prepare.target",
-            3,
-            "`prepare.target` must be text, in quotes if it looks like a number. Got 3.",
-        ),
-        ("prepare.delimiter", "", '`prepare.delimiter` must be one ASCII character. Got "".'),
-        ("prepare.delimiter", "||", '`prepare.delimiter` must be one ASCII character. Got "||".'),
-        ("prepare.delimiter", "é", '`prepare.delimiter` must be one ASCII character. Got "é".'),
-        ("prepare.m", 1e301, "`prepare.m` must lie between -1e300 and 1e300. Got 1e+301."),
-        ("prepare.rows", 10**9, "`prepare.rows` must be less than 1000000000. Got 1000000000."),
-        (
-            "prepare.missing_values",
-            [10**400],
-            "`prepare.missing_values.0` must be text or a finite number. Got 1000",
-        ),
-        ("train.hidden", [10**13], "`train.hidden.0` must be less than or equal to 65536."),
-        (
-            "device",
-            "cuda:00",
-            '`device` must be auto, cpu, cuda, cuda:1, mps or xpu. Got "cuda:00".',
-        ),
-        (
-            "device",
-            "cuda:128",
-            '`device` must be auto, cpu, cuda, cuda:1, mps or xpu. Got "cuda:128".',
-        ),
-        ("prepare.decimal", ";", "`prepare.decimal` must be '.' or ','. Got \";\"."),
-        ("prepare.missing", "skip", "`prepare.missing` must be 'error' or 'drop'. Got \"skip\"."),
-        (
-            "prepare.missing_values",
-            [True],
-            "`prepare.missing_values.0` must be text or a finite number. Got true.",
-        ),
-        ("prepare.split", "none", "`prepare.split` must be 'random' or 'ordered'. Got \"none\"."),
-        ("prepare.test", 1, "`prepare.test` must be less than 1. Got 1."),
-        ("prepare.validation", -0.1, "`prepare.validation` must be greater than or equal to 0."),
-        (
-            "prepare.validation",
-            0.8,
-            "`prepare.validation` + `prepare.test` must be less than 1, or no row is left to train"
-            " on. Got 0.8 + 0.2.",
-        ),
-        ("prepare.dtype", "float16", "`prepare.dtype` must be 'float32' or 'float64'."),
-        (
-            "prepare.source",
-            "../secret.csv",
-            '`prepare.source` must be line, or a file or folder in data/raw. Got "../secret.csv".',
-        ),
-        (
-            "prepare.source",
-            "/etc/x.csv",
-            '`prepare.source` must be line, or a file or folder in data/raw. Got "/etc/x.csv".',
-        ),
-        (
-            "prepare.source",
-            ".",
-            '`prepare.source` must be line, or a file or folder in data/raw. Got ".".',
-        ),
-        ("device", "gpu", '`device` must be auto, cpu, cuda, cuda:1, mps or xpu. Got "gpu".'),
-        ("device", "cuda:", '`device` must be auto, cpu, cuda, cuda:1, mps or xpu. Got "cuda:".'),
-        ("device", "cpu:0", '`device` must be auto, cpu, cuda, cuda:1, mps or xpu. Got "cpu:0".'),
-        ("evaluate.plot_rows", 0, "`evaluate.plot_rows` must be greater than or equal to 1."),
-        ("save.onnx", "yes", '`save.onnx` must be a valid boolean. Got "yes".'),
-        (
-            "save.require",
-            {"r3": 1.0},
-            "`save.require.r3` must be 'rmse', 'mae', 'max_error' or 'r2'. Got \"r3\".",
-        ),
-        ("save.require", {"r2": "high"}, '`save.require.r2` must be a valid number. Got "high".'),
-        ("train.epoch", 5, "`train.epoch` is not a parameter. Did you mean `train.epochs`?"),
-        ("prepare.lr", 5, "`prepare.lr` is not a parameter. Did you mean `train.lr`?"),
-        ("lr", 5, "`lr` is not a parameter. Did you mean `train.lr`?"),
-        ("momentum", 5, "`momentum` is not a parameter. Remove it."),
-    ],
-)
+SENTENCES = [  # one for each rule
+    ("train.lr", 0, "`train.lr` must be greater than 0. Got 0."),
+    ("train.lr", 1e39, "`train.lr` must be less than or equal to 1000000. Got 1e+39."),
+    ("train.lr", "x" * 1000, f'`train.lr` must be a valid number. Got "{"x" * 299}….'),
+    ("train.lr", "0.1", '`train.lr` must be a valid number. Got "0.1".'),
+    ("train.lr", True, "`train.lr` must be a valid number. Got true."),
+    ("train.lr", float("inf"), "`train.lr` must be a finite number. Got Infinity."),
+    ("train.epochs", 0, "`train.epochs` must be greater than or equal to 1. Got 0."),
+    ("train.epochs", 10.0, "`train.epochs` must be a valid integer. Got 10.0."),
+    ("train.hidden", 64, "`train.hidden` must be a valid list. Got 64."),
+    ("train.hidden", [8, 0], "`train.hidden.1` must be greater than or equal to 1. Got 0."),
+    ("train.standardize", 1, "`train.standardize` must be a valid boolean. Got 1."),
+    ("train.loss", "mes", "`train.loss` must be 'mse', 'mae' or 'huber'. Got \"mes\"."),
+    ("train", [1], "`train` must hold `name: value` lines. Got [1]."),
+    ("prepare.features", [], "`prepare.features` must name at least one column. Got []."),
+    (
+        "prepare.features",
+        ["x", "x"],
+        '`prepare.features` must name each column once. Got ["x", "x"].',
+    ),
+    (
+        "prepare.target",
+        3,
+        "`prepare.target` must be text, in quotes if it looks like a number. Got 3.",
+    ),
+    ("prepare.delimiter", "é", '`prepare.delimiter` must be one ASCII character. Got "é".'),
+    ("prepare.m", 1e301, "`prepare.m` must lie between -1e300 and 1e300. Got 1e+301."),
+    ("prepare.rows", 10**9, "`prepare.rows` must be less than 1000000000. Got 1000000000."),
+    (
+        "prepare.missing_values",
+        [10**400],
+        "`prepare.missing_values.0` must be text or a finite number. Got 1000",
+    ),
+    (
+        "prepare.source",
+        "../secret.csv",
+        '`prepare.source` must be line, or a file or folder in data/raw. Got "../secret.csv".',
+    ),
+    ("device", "gpu", '`device` must be auto, cpu, cuda, cuda:1, mps or xpu. Got "gpu".'),
+    (
+        "save.require",
+        {"r3": 1.0},
+        "`save.require.r3` must be 'rmse', 'mae', 'max_error' or 'r2'. Got \"r3\".",
+    ),
+    ("train.epoch", 5, "`train.epoch` is not a parameter. Did you mean `train.epochs`?"),
+    ("prepare.lr", 5, "`prepare.lr` is not a parameter. Did you mean `train.lr`?"),
+    ("lr", 5, "`lr` is not a parameter. Did you mean `train.lr`?"),
+    ("momentum", 5, "`momentum` is not a parameter. Remove it."),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "sentence"), SENTENCES)
 def test_params_reject_a_bad_value_in_one_sentence(change, name, value, sentence):
     change({name: value})
     text = refusal()
@@ -159,12 +87,54 @@ def test_params_reject_a_bad_value_in_one_sentence(change, name, value, sentence
 
 
 @pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("device", ["cuda:", "cuda:00", "cuda:128", "cpu:0"]),
+        ("prepare.source", ["/etc/x.csv", "."]),
+        ("prepare.rows", [0]),
+        ("prepare.noise", [-1]),
+        ("prepare.delimiter", ["", "||"]),
+        ("prepare.decimal", [";"]),
+        ("prepare.missing", ["skip"]),
+        ("prepare.missing_values", [[True]]),
+        ("prepare.split", ["none"]),
+        ("prepare.validation", [-0.1]),
+        ("prepare.test", [1]),
+        ("prepare.dtype", ["float16"]),
+        ("train.hidden", [[10**13]]),
+        ("train.optimizer", ["SGD"]),
+        ("train.batch_size", [0]),
+        ("train.patience", [0]),
+        ("train.numerics", ["fast"]),
+        ("train.seed", [-1]),
+        ("evaluate.plot_rows", [0]),
+        ("save.onnx", ["yes"]),
+        ("save.require", [{"r2": "high"}]),
+    ],
+)
+def test_a_value_outside_its_range_is_refused(change, name, values):
+    for value in values:
+        change({name: value})
+        assert refusal().startswith(f"params.yaml: `{name}")
+
+
+@pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         (
             {"train.optimizer": "lbfgs", "train.batch_size": 32},
-            "`train.batch_size` must be null with the optimizer lbfgs, whose steps take the whole"
-            " table. Got 32.",
+            "`train.batch_size` must be null with `train.optimizer` lbfgs: each of its steps needs"
+            " all training rows. Got 32.",
+        ),
+        (
+            {"prepare.features": ["y"]},
+            "`prepare.features` must not name the target, `y`. Remove it there, or choose another"
+            " `prepare.target`.",
+        ),
+        (
+            {"prepare.validation": 0.8},
+            "`prepare.validation` + `prepare.test` must be less than 1, or no row is left to train"
+            " on. Got 0.8 + 0.2.",
         ),
         (
             {"train.patience": 5, "prepare.validation": 0},
@@ -186,7 +156,7 @@ def test_params_reject_values_that_contradict_each_other(change, changes, senten
     assert refusal() == f"params.yaml: {sentence}"
 
 
-def test_all_offenders_are_named_at_once_and_sorted(change):
+def test_all_faults_are_named_at_once_and_sorted(change):
     change({"train.lr": -1, "prepare.rows": "many", "device": "gpu", "train.epoch": 3})
     assert [line.split("`")[1] for line in refusal().splitlines()] == [
         "device",
@@ -196,8 +166,8 @@ def test_all_offenders_are_named_at_once_and_sorted(change):
     ]
 
 
-@pytest.mark.parametrize("key", declared_keys())
-def test_every_missing_key_is_named(workspace, key):
+@pytest.mark.parametrize("key", ["device", "train", "train.lr"])
+def test_a_missing_key_is_named(workspace, key):
     content = yaml.safe_load(Path("params.yaml").read_text())
     *sections, name = key.split(".")
     section = content
@@ -221,10 +191,9 @@ def test_a_misspelt_key_is_not_reported_missing_too(workspace):
     [
         ("", "params.yaml: `device` is missing. Add it."),
         ("- 1\n", "params.yaml must hold `name: value` lines. Got [1]."),
-        ("a: [", "params.yaml, line 2: did not find expected node content."),
     ],
 )
-def test_a_file_that_is_no_mapping_is_refused(workspace, text, sentence):
+def test_a_file_that_is_not_a_mapping_is_refused(workspace, text, sentence):
     Path("params.yaml").write_text(text)
     assert refusal().startswith(sentence)
 

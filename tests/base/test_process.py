@@ -27,13 +27,13 @@ def bug():
     raise ZeroDivisionError
 
 
-def test_what_a_user_can_cause_ends_with_its_sentence_and_status_1():
-    with pytest.raises(SystemExit) as end:
+def test_an_error_that_a_user_can_cause_ends_with_its_sentence_and_status_1():
+    with pytest.raises(SystemExit) as exit_info:
         run(refuse)
-    assert end.value.code == "params.yaml: `train.lr` must be greater than 0. Got 0."
-    with pytest.raises(SystemExit) as end:
+    assert exit_info.value.code == "params.yaml: `train.lr` must be greater than 0. Got 0."
+    with pytest.raises(SystemExit) as exit_info:
         run(no_space)
-    assert end.value.code == (
+    assert exit_info.value.code == (
         "models/x: No space left on device. Check the permissions and the free space."
     )
 
@@ -46,14 +46,14 @@ def test_what_a_user_can_cause_ends_with_its_sentence_and_status_1():
         SystemError("error return without exception set"),
     ],
 )
-def test_a_want_of_memory_is_said(error):
+def test_a_lack_of_memory_is_one_sentence(error):
     def starve():
         raise error
 
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit) as exit_info:
         run(starve)
-    assert end.value.code == (
-        "The memory is exhausted. Free some, or raise the limit of this process."
+    assert exit_info.value.code == (
+        "Out of memory. Free some memory, or raise the memory limit of this process."
     )
 
 
@@ -63,21 +63,22 @@ def test_a_bug_keeps_its_traceback():
 
 
 def test_an_orphan_writes_nothing(tmp_path, monkeypatch):
-    me = threading.get_ident()  # other tests' processes end as orphans, in threads
+    me = threading.get_ident()  # threads of other tests wait for orphans, too
     monkeypatch.setattr(process, "is_orphan", lambda: threading.get_ident() == me)
-    sentence = "Nothing is written: DVC, which waited for it, has been killed."
+    sentence = "The outputs are not written, because DVC has been killed. Run the stage again."
     with pytest.raises(UserError, match=sentence), output_folder(tmp_path / "folder"):
         pass
     assert not (tmp_path / "folder").exists()
 
 
-@pytest.mark.parametrize("words", [["setsid", "-w"], ["nohup"], ["setsid", "-w", "nohup"]])
-def test_a_healthy_run_is_no_orphan_whatever_it_is_called(quick, tmp_path, words):
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", [["setsid", "-w"], ["nohup"], ["setsid", "-w", "nohup"]])
+def test_a_healthy_run_is_not_an_orphan_whatever_it_is_called(quick, tmp_path, wrapper):
     folder = shutil.copytree(quick, tmp_path / "stages.v2")
     message = ["-n", "stages.a2", "-m", "stages.v2: slower"]
     experiment = [sys.executable, "-m", "dvc", "exp", "run", "-f", "-s", *message, "save"]
-    end = command(folder, *words, *experiment)
-    assert end.returncode == 0, end.stdout + end.stderr
+    result = command(folder, *wrapper, *experiment)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize(
@@ -90,11 +91,11 @@ def test_a_healthy_run_is_no_orphan_whatever_it_is_called(quick, tmp_path, words
         (b"/sbin/init\0", False),
     ],
 )
-def test_process_1_is_dvc_or_takes_in_orphans(tmp_path, monkeypatch, command_line, is_dvc):
-    for pid, parent, words in ((7, 1, b"python\0-m\0stages.train\0"), (1, 0, command_line)):
+def test_process_1_is_dvc_or_adopts_orphans(tmp_path, monkeypatch, command_line, is_dvc):
+    for pid, parent, content in ((7, 1, b"python\0-m\0stages.train\0"), (1, 0, command_line)):
         (tmp_path / str(pid)).mkdir()
         (tmp_path / f"{pid}/stat").write_text(f"{pid} (a) b) S {parent} 1 1" + " 0" * 15 + " 5 0")
-        (tmp_path / f"{pid}/cmdline").write_bytes(words)
+        (tmp_path / f"{pid}/cmdline").write_bytes(content)
     monkeypatch.setattr(process, "PROC", tmp_path)
     monkeypatch.setattr(process.os, "getpid", lambda: 7)
     monkeypatch.setenv("DVC_STAGE", "train")
@@ -123,11 +124,11 @@ def test_two_processes_may_write_the_same_folder_at_once(tmp_path):
         "    with output_folder(Path(sys.argv[1])) as folder:\n"
         "        (folder / 'file').write_text(sys.argv[2])\n"
     )
-    both = [
+    writers = [
         subprocess.Popen([sys.executable, "-c", program, tmp_path / "out", word], cwd=ROOT)
         for word in ("one", "two")
     ]
-    assert [each.wait(60) for each in both] == [0, 0]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (tmp_path / "out/file").read_text() in {"one", "two"}
 
@@ -149,8 +150,9 @@ def test_an_interrupted_stage_prints_no_traceback(workspace, moment):
     assert (stage.returncode, errors) == (-signal.SIGINT, "")
 
 
-def test_a_stage_whose_output_is_closed_runs(finished, tmp_path):
+@pytest.mark.slow
+def test_a_stage_runs_with_closed_standard_streams(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "copy")
-    words = f"{sys.executable} -m stages.train >&- 2>&-"
-    assert command(folder, "sh", "-c", words).returncode == 0
+    program = f"{sys.executable} -m stages.train >&- 2>&-"
+    assert command(folder, "sh", "-c", program).returncode == 0
     assert Path(folder, "models/trained/weights.safetensors").exists()

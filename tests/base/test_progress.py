@@ -11,7 +11,7 @@ def work(num_rows, first=0, **options):
             progress.add(1)
 
 
-def test_short_work_prints_nothing_elsewhere_than_on_a_terminal(capsys):
+def test_short_work_prints_nothing_without_a_terminal(capsys):
     work(5)
     assert capsys.readouterr() == ("", "")
 
@@ -30,7 +30,7 @@ def test_long_work_prints_a_few_plain_lines(capsys, monkeypatch):
     ]
 
 
-def test_work_of_days_says_so_every_five_minutes(capsys, monkeypatch):
+def test_work_of_days_prints_a_line_every_five_minutes(capsys, monkeypatch):
     seconds = iter(range(0, 10**9, 100))
     monkeypatch.setattr(module.time, "monotonic", lambda: float(next(seconds)))
     work(10_000)

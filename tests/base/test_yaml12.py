@@ -105,7 +105,7 @@ keys = st.one_of(st.sampled_from(["lr", "m", "b", "no", "1", "1e-3", "~", "'a'"]
 
 
 def read_both(text: str) -> tuple[object, object]:
-    """What each reader makes of the text; a refusal is REFUSED."""
+    """The values that our reader and DVC's return; REFUSED if a reader refuses the text."""
     try:
         ours = parse_yaml(text)
     except REFUSALS:
@@ -157,7 +157,7 @@ def test_punctuation_in_flow_collections_means_the_same_as_to_dvc(text):
     assert ours is REFUSED or same(ours, dvcs), (ours, dvcs)
 
 
-def test_reading_really_differs_from_plain_pyyaml():
+def test_the_values_differ_from_those_of_plain_pyyaml():
     assert parse_yaml("[1e-3, 010, 0o10, no, 1:30]") == [0.001, 10, 8, "no", "1:30"]
 
 
@@ -196,8 +196,8 @@ def test_what_dvc_refuses_is_refused_with_its_line(tmp_path, monkeypatch, text, 
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("[{}]", "not valid YAML: too much, if each alias is replaced by what it stands for."),
-        ("{{? k : [{}]}}", "not valid YAML: too much, if each alias is replaced by"),
+        ("[{}]", "not valid YAML: too large when each alias is replaced by its value."),
+        ("{{? k : [{}]}}", "not valid YAML: too large when each alias is replaced by"),
         ("{{<<: [{}]}}", "line 7: too many keys."),
     ],
 )

@@ -1,4 +1,4 @@
-"""Training on a table of 4 GiB with all memory, and within a control group of 1 GiB, in turns.
+"""Train on a table of 4 GiB with all memory and in a control group of 1 GiB, in turns.
 
 Needs root, and control groups of version 1 or 2. Run it in the project's folder:
 python tests/benchmarks/capped.py [GIB]
@@ -36,7 +36,7 @@ LIMIT, PEAK = (
 
 
 def write_table(num_bytes: int) -> None:
-    """A training table of so many bytes; a block each to validate and test with."""
+    """Write a training table of ``num_bytes``, and one block each for validation and test."""
     size = block_rows(len(COLUMNS))
     generator = np.random.default_rng(0)
     sizes = (num_bytes // (4 * len(COLUMNS)), size, size)
@@ -62,8 +62,8 @@ def seconds(epochs: int, batch_size: int | None, hidden: list[int], *, is_capped
         text = re.sub(rf"(?m)^  {name}:[^#]*#", f"  {name}: {value}  #", text)
     path.write_text(text)
     start = time.perf_counter()
-    words = [sys.executable, "-m", "stages.train"]
-    subprocess.run(words, check=True, preexec_fn=enter if is_capped else None)
+    arguments = [sys.executable, "-m", "stages.train"]
+    subprocess.run(arguments, check=True, preexec_fn=enter if is_capped else None)
     return time.perf_counter() - start
 
 
@@ -76,19 +76,19 @@ def main() -> None:
         os.chdir(folder)
         write_table(num_bytes)
         num_rows = Split(PREPARED / "train.parquet").num_rows
-        seconds(1, None, [], is_capped=False)  # the file is read once before
+        seconds(1, None, [], is_capped=False)  # reads the file once before
         for batch_size, hidden, epochs in JOBS:
             rates: dict[bool, list[float]] = {False: [], True: []}
-            for is_capped, found in RUNS * [*rates.items()]:
+            for is_capped, measured in RUNS * [*rates.items()]:
                 one, more = (
                     seconds(count, batch_size, hidden, is_capped=is_capped) for count in (1, epochs)
                 )
-                found.append((epochs - 1) * num_rows / (more - one))
+                measured.append((epochs - 1) * num_rows / (more - one))
                 digest = sha256(Path("models/trained/weights.safetensors").read_bytes()).hexdigest()
-                print(f"capped {is_capped}: {found[-1]:,.0f} rows/s, {digest[:8]}", flush=True)
+                print(f"capped {is_capped}: {measured[-1]:,.0f} rows/s, {digest[:8]}", flush=True)
             ratio = median(b / a for a, b in zip(*rates.values(), strict=True))
             print(f"{hidden}, batches of {batch_size}: capped / uncapped {ratio:.2f}", flush=True)
-    print(f"peak of the group, with files that can be dropped: {(GROUP / PEAK).read_text()}")
+    print(f"peak of the group, with file pages that can be dropped: {(GROUP / PEAK).read_text()}")
     GROUP.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""A forced `dvc repro`, with ONNX and without, beside the same steps as plain scripts, in turns.
+"""Time a forced `dvc repro`, with and without ONNX, beside the same steps as plain scripts.
 
 Run it in the project's folder: python tests/benchmarks/pipeline.py
 """
@@ -18,7 +18,7 @@ RUNS = 5
 
 
 def run(folder: Path) -> dict[str, Cost]:
-    """Each step by itself and, of ours, all of them by DVC."""
+    """Measure each step alone and, in our project, also all steps by DVC."""
     if not (folder / "dvc.yaml").exists():
         return {step: cost(folder, [sys.executable, f"{step}.py"]) for step in STAGES}
     repro = {"dvc repro": cost(folder, ["dvc", "repro", "--force"])}
@@ -27,26 +27,34 @@ def run(folder: Path) -> dict[str, Cost]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
-        folders = {each: Path(name, each) for each in ("ours", "ours without ONNX", "plain")}
-        for each, folder in folders.items():
-            if each == "plain":
+        folders = {
+            project: Path(name, project) for project in ("ours", "ours without ONNX", "plain")
+        }
+        for project, folder in folders.items():
+            if project == "plain":
                 shutil.copytree(Path(__file__).with_name("plain"), folder)
             else:
                 subprocess.run(["git", "clone", "-q", ".", str(folder)], check=True)
         params = folders["ours without ONNX"] / "params.yaml"
         params.write_text(params.read_text().replace("onnx: true", "onnx: false"))
-        runs = [{each: run(folder) for each, folder in folders.items()} for _ in range(RUNS + 1)]
-    for each, costs in runs[0].items():
+        runs = [
+            {project: run(folder) for project, folder in folders.items()} for _ in range(RUNS + 1)
+        ]
+    for project, costs in runs[0].items():
         for step in costs:
-            found = [one[each][step] for one in runs[1:]]
-            seconds, peak = median(one.seconds for one in found), max(one.peak_mib for one in found)
-            print(f"{each}, {step}: {seconds:.2f} s, {peak:.0f} MiB")
-        if each != "plain":
+            step_costs = [run_costs[project][step] for run_costs in runs[1:]]
+            seconds = median(item.seconds for item in step_costs)
+            peak = max(item.peak_mib for item in step_costs)
+            print(f"{project}, {step}: {seconds:.2f} s, {peak:.0f} MiB")
+        if project != "plain":
             ratios = [
-                one[each]["dvc repro"].seconds / sum(step.seconds for step in one["plain"].values())
-                for one in runs[1:]
+                run_costs[project]["dvc repro"].seconds
+                / sum(step.seconds for step in run_costs["plain"].values())
+                for run_costs in runs[1:]
             ]
-            print(f"{each} / plain: {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+            print(
+                f"{project} / plain: {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Predictions for 10⁷ rows, CSV to CSV, beside a plain script of pandas and PyTorch, in turns.
+"""Predict for 10⁷ rows, CSV to CSV, beside a plain script with pandas and PyTorch, in turns.
 
 Run it in the project's folder, after `dvc repro`: python tests/benchmarks/predicting.py
 """
@@ -41,8 +41,8 @@ def main() -> None:
         plain = [sys.executable, "-c", PLAIN, str(release), table, output]
         pairs = [(cost(Path(), ours), cost(Path(), plain)) for _ in range(RUNS)]
     for name, costs in zip(("ours", "plain"), zip(*pairs, strict=True), strict=True):
-        seconds = median(each.seconds for each in costs)
-        peak = max(each.peak_mib for each in costs)
+        seconds = median(item.seconds for item in costs)
+        peak = max(item.peak_mib for item in costs)
         print(f"{name}: {seconds:.2f} s, {size.rows / seconds:,.0f} rows/s, {peak:.0f} MiB")
     print(f"plain / ours: {median(b.seconds / a.seconds for a, b in pairs):.2f}")
 

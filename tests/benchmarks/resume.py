@@ -1,4 +1,4 @@
-"""What it costs that a training can be resumed: time per save, size, and share of the training.
+"""Measure the cost of checkpoints: time per save, size, and share of the training time.
 
 Run it in the project's folder: python tests/benchmarks/resume.py
 """
@@ -36,7 +36,7 @@ def seconds() -> float:
 
 
 def save_and_note(self, state):
-    """Note how long a save takes, and how large its file is."""
+    """Save, and note the time and the size of the file."""
     start = time.perf_counter()
     saved = SAVE(self, state)
     durations.append(time.perf_counter() - start)
@@ -49,7 +49,8 @@ def main() -> None:
     os.chdir(tempfile.mkdtemp())
     for job, changes in JOBS.items():
         content = {
-            name: dict(part) if isinstance(part, dict) else part for name, part in params.items()
+            name: dict(section) if isinstance(section, dict) else section
+            for name, section in params.items()
         }
         for name, value in changes.items():
             content["prepare" if name == "rows" else "train"][name] = value

@@ -23,7 +23,7 @@ from tests.servers import CREDENTIALS, SSHServer, s3_server, ssh_server
 PARAMS = {"rows": "62500000", "dtype": "float64"}  # 16 bytes a row
 RUNS = 3
 Action = Callable[[], None]
-Actions = dict[str, tuple[Action, Action]]  # by name: what comes first, and what is timed
+Actions = dict[str, tuple[Action, Action]]  # by name: a preparation, and what is timed
 
 
 def main() -> None:
@@ -52,21 +52,21 @@ def nothing() -> None:
     pass
 
 
-def run(folder: Path, *words: str) -> None:
+def run(folder: Path, *command: str) -> None:
     environment = os.environ | CREDENTIALS
-    subprocess.run(words, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 def prepare(project: Path) -> Path:
-    """A clone whose DVC has a release of large prepared data."""
+    """Clone the project, and prepare a large table in the clone."""
     run(Path(), "git", "clone", "--quiet", ".", str(project))
-    words = [word for name, value in PARAMS.items() for word in ("-S", f"prepare.{name}={value}")]
-    run(project, "dvc", "exp", "run", *words, "prepare")
+    options = [text for name, value in PARAMS.items() for text in ("-S", f"prepare.{name}={value}")]
+    run(project, "dvc", "exp", "run", *options, "prepare")
     return project
 
 
 def push_and_pull(folder: Path, remote_is_empty: Action, address: str, *settings: str) -> Actions:
-    """DVC to an empty remote, and from it into a clone with an empty cache."""
+    """Push with DVC to an empty remote, and pull into a clone with an empty cache."""
     project, other = folder / "project", folder / "other"
     run(project, "dvc", "remote", "add", "--quiet", "--force", "--default", "shared", address)
     for name, value in zip(settings[::2], settings[1::2], strict=True):
@@ -91,7 +91,7 @@ def push_and_pull(folder: Path, remote_is_empty: Action, address: str, *settings
 
 
 def s3_actions(folder: Path, s3: Any) -> Actions:
-    """DVC, and the transfers of boto3, which `aws s3 cp` makes too."""
+    """DVC, and boto3's transfers, which `aws s3 cp` uses too."""
     files = sorted((folder / "project/data/prepared").iterdir())
 
     def empty() -> None:
@@ -113,7 +113,7 @@ def s3_actions(folder: Path, s3: Any) -> Actions:
 
 
 def ssh_actions(folder: Path, server: SSHServer) -> Actions:
-    """DVC, and scp."""
+    """DVC, and `scp`."""
     host = f"{getpass.getuser()}@127.0.0.1"
     copied = folder / "copied"
     options = ["-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={folder}/known"]

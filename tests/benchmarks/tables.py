@@ -1,6 +1,6 @@
-"""Time and peak memory of each stage on large tables, beside the plain scripts, which take turns.
+"""Measure time and peak memory of each stage on large tables, beside plain scripts, in turns.
 
-Without ONNX, whose export takes the same seconds for any table, and which the scripts do not write.
+ONNX is off: its export takes equally long for any table, and the scripts do not write it.
 Run it in the project's folder: python tests/benchmarks/tables.py [SIZE …] [--only-ours]
 [--stages prepare,train-batches] [--figure FILE.svg]; sizes are 1e5x2 to 1e8x2, and 1e6x101.
 """
@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 STAGES = ("prepare", "train", "evaluate", "save")
 EPOCHS = 20
 BATCH_SIZE = 4096
-PIECE = 10**6
+MAX_NUMBERS = 10**6  # generated at once
 
 
-# In a small process: what a process's parent holds counts for its peak memory.
+# Runs in a small process, because the memory of the parent counts in the peak of a process.
 MEASURE = """
 import resource, subprocess, sys, time
 start = time.perf_counter()
@@ -39,7 +39,7 @@ print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).
 class Size(NamedTuple):
     rows: int
     features: int
-    runs: int  # so many pairs, after one to warm up where there are several
+    runs: int  # measured pairs, after one to warm up if there are several
 
 
 SIZES = {
@@ -64,19 +64,19 @@ class Cost(NamedTuple):
 
 
 def generate(size: Size, folder: Path) -> None:
-    """A line in all features with noise, six decimals, as CSV and as Parquet of float32."""
+    """Write a noisy linear table with six decimals, as CSV and as Parquet of float32."""
     names = ["x"] if size.features == 1 else [f"x{i}" for i in range(size.features)]
     csv_schema = pa.schema([(name, pa.float64()) for name in [*names, "y"]])
     schema = pa.schema([(name, pa.float32()) for name in [*names, "y"]])
     generator = np.random.default_rng(0)
     options = pa.csv.WriteOptions(quoting_header="none")
-    piece = max(1, PIECE // size.features)
+    num_at_once = max(1, MAX_NUMBERS // size.features)
     with (
         pa.csv.CSVWriter(folder / "t.csv", csv_schema, write_options=options) as text,
         pq.ParquetWriter(folder / "t.parquet", schema) as parquet,
     ):
-        for start in range(0, size.rows, piece):
-            num_rows = min(piece, size.rows - start)
+        for start in range(0, size.rows, num_at_once):
+            num_rows = min(num_at_once, size.rows - start)
             inputs = generator.random((num_rows, size.features))
             noise = 0.05 * generator.standard_normal(num_rows)
             cells = np.column_stack([inputs, 0.7 * inputs.sum(axis=1) + 0.3 + noise]).round(6)
@@ -85,10 +85,11 @@ def generate(size: Size, folder: Path) -> None:
             parquet.write_table(batch.cast(schema))
 
 
-def cost(folder: Path, words: list[str]) -> Cost:
-    words = [sys.executable, "-I", "-S", "-c", MEASURE, *words]
-    end = subprocess.run(words, cwd=folder, check=True, stdout=subprocess.PIPE)
-    seconds, peak_kib = map(float, end.stdout.split())
+def cost(folder: Path, command: list[str]) -> Cost:
+    """Measure a command, which runs in ``folder``."""
+    measured = [sys.executable, "-I", "-S", "-c", MEASURE, *command]
+    result = subprocess.run(measured, cwd=folder, check=True, stdout=subprocess.PIPE)
+    seconds, peak_kib = map(float, result.stdout.split())
     return Cost(seconds, peak_kib / 1024)
 
 
@@ -104,7 +105,7 @@ def configure(folder: Path, source: str, batch_size: int | None) -> None:
 def one_run(
     ours: Path, plain: Path, source: str, stages: Sequence[str], *, only_ours: bool
 ) -> dict[str, dict[str, Cost]]:
-    """Every stage of ours and of the plain scripts once, in turns."""
+    """Run every stage of ours and of the plain scripts once, in turns."""
     table = str(ours / "data/raw" / source)
     costs: dict[str, dict[str, Cost]] = {}
     for stage in stages:
@@ -124,10 +125,10 @@ def main() -> None:
     parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--stages", default="prepare,train-batches,train,evaluate,save")
     parser.add_argument("--figure", type=Path)
-    chosen = parser.parse_args()
-    stages = chosen.stages.split(",")
+    arguments = parser.parse_args()
+    stages = arguments.stages.split(",")
     points: list[Point] = []
-    for name in chosen.sizes:
+    for name in arguments.sizes:
         size = SIZES[name]
         with tempfile.TemporaryDirectory() as folder:
             ours, plain = Path(folder, "ours"), Path(folder, "plain")
@@ -138,16 +139,16 @@ def main() -> None:
             generate(size, ours / "data/raw")
             for suffix in ("csv", "parquet"):
                 runs = [
-                    one_run(ours, plain, f"t.{suffix}", stages, only_ours=chosen.only_ours)
+                    one_run(ours, plain, f"t.{suffix}", stages, only_ours=arguments.only_ours)
                     for _ in range(size.runs + (size.runs > 1))
                 ][size.runs > 1 :]
                 points += report(size, suffix, runs)
-    if chosen.figure:
-        draw(points, chosen.figure)
+    if arguments.figure:
+        draw(points, arguments.figure)
 
 
 def draw(points: list[Point], path: Path) -> None:
-    """Time of all four stages, and the largest one's peak memory, against rows."""
+    """Draw the time of all four stages, and their largest peak memory, against rows."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     panels = figure.subplots(1, 2)
     for label in sorted({point.label for point in points}):
@@ -165,18 +166,18 @@ def draw(points: list[Point], path: Path) -> None:
 
 
 def report(size: Size, suffix: str, runs: list[dict[str, dict[str, Cost]]]) -> list[Point]:
-    """Print a table of all stages; what the figure draws of it."""
+    """Print a table of all stages; return the points of the figure."""
     print(f"\n| {size.rows:,} × {size.features + 1}, {suffix} | s | rows/s | MiB | plain s "
           "| plain MiB | plain / ours, time | memory |\n" + 8 * "|---" + "|")  # fmt: skip
     everyone = [*runs[0]["prepare"]]
     rows = {stage: [stage] for stage in runs[0]}
     if {*STAGES} <= {*rows}:
         rows["all four"] = [*STAGES]
-    for stage, parts in rows.items():
+    for stage, summed in rows.items():
         seconds = {
-            who: [sum(run[s][who].seconds for s in parts) for run in runs] for who in everyone
+            who: [sum(run[s][who].seconds for s in summed) for run in runs] for who in everyone
         }
-        peaks = {who: max(run[s][who].peak_mib for run in runs for s in parts) for who in everyone}
+        peaks = {who: max(run[s][who].peak_mib for run in runs for s in summed) for who in everyone}
         ours = median(seconds["ours"])
         cells = [stage, f"{ours:.2f}", f"{size.rows / ours:,.0f}", f"{peaks['ours']:.0f}"]
         if "plain" in seconds:

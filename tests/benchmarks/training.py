@@ -1,7 +1,7 @@
-"""Time of one epoch, and peak memory, of our training loop and of its peers.
+"""Measure the time of an epoch and the peak memory of our training loop and of its peers.
 
-Every contestant is a process of its own with its own copy of the table, and all take turns, so that
-a change of the machine's speed meets them alike. Run it in the project's folder; it needs
+Every contestant is a process of its own with its own copy of the table. They take turns: a change
+of the machine's speed affects all of them. Run it in the project's folder; it needs
 requirements-bench.txt and a C++ compiler: python tests/benchmarks/training.py [JOB …]
 """
 
@@ -35,7 +35,7 @@ class Job(NamedTuple):
     features: int
     hidden: tuple[int, ...]
     batch_size: int | None
-    epochs: int  # of one run, so that it takes some tenths of a second
+    epochs: int  # of one run, which then takes some tenths of a second
 
 
 JOBS = {
@@ -70,14 +70,14 @@ def ours(job: Job, numerics: str) -> Epochs:
     set_numerics(numerics)
     names = [f"x{i}" for i in range(job.features)]
     model = Model(names, "y", job.hidden, torch.float32)
-    tables = []
+    splits = []
     with tempfile.TemporaryDirectory() as folder:
         for rows in (np.column_stack(table(job)), np.empty((0, job.features + 1), np.float32)):
             path = Path(folder, f"{len(rows)}.parquet")
             writer = SplitWriter(path, [*names, "y"], "float32")
             writer.write(rows)
             writer.close()
-            tables.append(load(Split(path), model, 1.0))
+            splits.append(load(Split(path), model, 1.0))
 
     def epochs(count: int) -> None:
         params = TrainParams(
@@ -87,13 +87,13 @@ def ours(job: Job, numerics: str) -> Epochs:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["DVC_ROOT"] = folder
             with resumable({}, Ranks(), count) as resume:
-                train.train(params, model, *tables, Ranks(), resume)
+                train.train(params, model, *splits, Ranks(), resume)
 
     return epochs
 
 
 def float_sums(job: Job) -> Epochs:
-    """Ours with plain sums in the exact sums' place: what exactness costs."""
+    """Ours with plain instead of exact sums, to measure what exactness costs."""
     from stages.rows import exact_sum
 
     class FloatSum(exact_sum.ExactSum):
@@ -190,7 +190,7 @@ def jax_jit(job: Job) -> Epochs:
 
 
 def sgd_regressor(job: Job) -> Epochs:
-    """An epoch is a pass of single-row steps: other work than a full-batch step."""
+    """An epoch is a pass of single-row steps, which is more work than a full-batch step."""
     from sklearn.linear_model import SGDRegressor
 
     inputs, targets = table(job)
@@ -200,7 +200,7 @@ def sgd_regressor(job: Job) -> Epochs:
 
 
 def linear_regression(job: Job) -> Epochs:
-    """A whole fit in an epoch's place."""
+    """A whole fit counts as an epoch."""
     from sklearn.linear_model import LinearRegression
 
     inputs, targets = table(job)
@@ -208,15 +208,15 @@ def linear_regression(job: Job) -> Epochs:
 
 
 def reading(job: Job) -> Epochs:
-    """Nothing but reading the table from memory, in all threads: the physical limit."""
+    """Only read the table from memory, in all threads: the physical limit."""
     import torch
 
     from stages.base.threads import in_order
 
     torch.set_num_threads(1)
     flat = [torch.from_numpy(rows).view(torch.int32).reshape(-1) for rows in table(job)]
-    portions = [portion for rows in flat for portion in rows.split(2**20)]
-    return lambda count: [list(in_order(torch.max, portions)) for _ in range(count)]
+    blocks = [block for rows in flat for block in rows.split(2**20)]
+    return lambda count: [list(in_order(torch.max, blocks)) for _ in range(count)]
 
 
 CONTESTANTS: dict[str, Callable[[Job], Epochs]] = {
@@ -245,27 +245,29 @@ def takes_part(name: str, job: Job) -> bool:
 
 
 def contest(job: Job, name: str) -> None:
-    """A contestant's process: a run for every line of standard input; at its end, the memory."""
+    """Run a contestant: one run for every line of standard input; then print the peak memory."""
     epochs = CONTESTANTS[name](job)
-    count = 1 if name in SLOW and job.rows > 1_000 else job.epochs
+    num_epochs = 1 if name in SLOW and job.rows > 1_000 else job.epochs
     answers = sys.stdout
-    with redirect_stdout(sys.stderr):  # where progress may be printed
-        epochs(min(count, 2))
+    with redirect_stdout(sys.stderr):  # progress may be printed there
+        epochs(min(num_epochs, 2))
         print("ready", file=answers, flush=True)
         for _ in sys.stdin:
             start = time.perf_counter()
-            epochs(count)
-            print(1e3 * (time.perf_counter() - start) / count, file=answers, flush=True)
+            epochs(num_epochs)
+            print(1e3 * (time.perf_counter() - start) / num_epochs, file=answers, flush=True)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
 
 
 def measure(job: str, num_threads: int, names: list[str]) -> dict[str, tuple[list[float], float]]:
-    """Milliseconds per epoch of every run, and peak MiB, by contestant."""
+    """Return the milliseconds per epoch of every run and the peak MiB, by contestant."""
     cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))[:num_threads]))
-    words = ["taskset", "--cpu-list", cpus, sys.executable, __file__, job, "--contest"]
+    arguments = ["taskset", "--cpu-list", cpus, sys.executable, __file__, job, "--contest"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(num_threads), "PYTHONPATH": "."}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
-    processes = {name: subprocess.Popen([*words, name], env=environment, **pipes) for name in names}
+    processes = {
+        name: subprocess.Popen([*arguments, name], env=environment, **pipes) for name in names
+    }
     for name, process in processes.items():
         if process.stdout.readline() != "ready\n":
             sys.exit(f"{name} did not start; see above.")
@@ -289,14 +291,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("jobs", nargs="*", metavar="JOB", default=[*JOBS], help=str([*JOBS]))
     parser.add_argument("--contest", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.contest:
-        contest(JOBS[options.jobs[0]], options.contest)
+    arguments = parser.parse_args()
+    if arguments.contest:
+        contest(JOBS[arguments.jobs[0]], arguments.contest)
         return
     num_cpus = len(os.sched_getaffinity(0))
     print(f"{num_cpus} cores of {processor()}, {platform.system()}, Python", end=" ")
     print(platform.python_version(), *(f"{name} {version(name)}" for name in PACKAGES), sep=", ")
-    for name in options.jobs:
+    for name in arguments.jobs:
         names = [contestant for contestant in CONTESTANTS if takes_part(contestant, JOBS[name])]
         for num_threads in [count for count in (1, 2, 4) if count <= num_cpus]:
             results = measure(name, num_threads, names)

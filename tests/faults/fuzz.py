@@ -1,4 +1,4 @@
-"""Feed the stages what nobody meant: each input gives a right result, or one sentence.
+"""Feed damaged inputs to the stages: each input gives a right result, or one sentence.
 
 Run it in the project's folder: python tests/faults/fuzz.py params|csv|parquet|safetensors EXAMPLES
 """
@@ -49,14 +49,14 @@ VALUES = [
     "line", "adam", "lbfgs", "huber", "mae", "native", "float64", "ordered", "drop", "cuda", "mps",
     [1], [3, 2], [True], ["x"], ["y"], ["x", "x"], "norris.csv", "../x", "/x", "\0", {"r2": 0.9},
 ]  # fmt: skip
-MAX_SIZE = 1000  # of what a generated params.yaml may ask for and is tried
+MAX_SIZE = 1000  # rows, epochs and units; larger jobs are not tried
 BASES = {
     "params": ROOT / "params.yaml",
     "csv": ROOT / "data/raw/norris.csv",
     "parquet": ROOT / "tests/data/norris.parquet",
     "safetensors": ROOT / "models/trained/weights.safetensors",
 }
-SETTINGS = {  # every row in the table's order, as it is
+SETTINGS = {  # keep all rows, in their order
     "dtype: float32": "dtype: float64", "split: random": "split: ordered",
     "validation: 0.1": "validation: 0", "test: 0.2": "test: 0",
 }  # fmt: skip
@@ -64,7 +64,7 @@ outcomes: Counter[str] = Counter()
 
 
 def mutated(content: bytes) -> st.SearchStrategy[bytes]:
-    """The content with a few of its places cut, overwritten or filled in."""
+    """Generate the content with a few places cut, overwritten or filled in."""
     insert = st.sampled_from(WORDS) | st.binary(max_size=8)
     change = st.tuples(st.integers(0, len(content)), st.integers(0, 12), insert)
 
@@ -78,7 +78,7 @@ def mutated(content: bytes) -> st.SearchStrategy[bytes]:
 
 
 def generated(content: bytes) -> st.SearchStrategy[bytes]:
-    """The YAML document with one to four of its values replaced by others of any kind."""
+    """Generate the YAML document with one to four values replaced by values of any kind."""
     document = yaml.safe_load(content)
     places = [
         (section, key)
@@ -93,7 +93,7 @@ def generated(content: bytes) -> st.SearchStrategy[bytes]:
     name = st.sampled_from(["", "r2", "rmse"]) | st.integers() | text
     value = st.recursive(
         leaf,
-        lambda part: st.lists(part, max_size=3) | st.dictionaries(name, part, max_size=3),
+        lambda item: st.lists(item, max_size=3) | st.dictionaries(name, item, max_size=3),
         max_leaves=5,
     )
 
@@ -125,22 +125,22 @@ def table(content: bytes) -> None:
     prepare.main()
     if read_statistics(Split(PREPARED / "train.parquet")).categories:
         return  # all cells of a column have become text
-    found = pq.read_table("data/prepared/train.parquet").to_pandas().to_numpy()
+    prepared = pq.read_table("data/prepared/train.parquet").to_pandas().to_numpy()
     lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
     header, *rows = [line for line in lines if line]
     target = [name.strip() for name in header].index("y")
     numbers = [[float(cell) for cell in row] for row in rows]
     columns = [place for place in range(len(header)) if place != target]
     expected = np.array(numbers)[:, [*columns, target]]
-    assert found.tobytes() == expected.tobytes(), (found, expected)
+    assert prepared.tobytes() == expected.tobytes(), (prepared, expected)
 
 
 def binary_table(content: bytes) -> None:
     Path("data/raw/norris.parquet").write_bytes(content)
     prepare.main()
-    found = pq.read_table("data/prepared/train.parquet")
-    expected = pq.read_table("data/raw/norris.parquet").select(found.column_names)
-    assert found.equals(expected.cast(found.schema)), (found, expected)
+    prepared = pq.read_table("data/prepared/train.parquet")
+    expected = pq.read_table("data/raw/norris.parquet").select(prepared.column_names)
+    assert prepared.equals(expected.cast(prepared.schema)), (prepared, expected)
 
 
 def weights(content: bytes) -> None:
@@ -173,7 +173,7 @@ def main() -> None:
         original = original.replace(b"epochs: 200 ", b"epochs: 3 ")
         inputs = mutated(original) | generated(original)
     signal.signal(signal.SIGALRM, too_long)
-    warnings.simplefilter("error")  # beside a sentence, nothing is printed
+    warnings.simplefilter("error")  # nothing is printed beside the sentence
 
     @seed(SEED)
     @settings(

@@ -1,4 +1,4 @@
-"""Kill `dvc repro` at random instants, run again, and compare every byte with a calm run's.
+"""Kill `dvc repro` at random instants, run it again, and compare all bytes with a calm run.
 
 Run it in the project's folder: python tests/faults/kills.py RUNS SIGNAL[,SIGNAL…] [SEED]
 """
@@ -29,16 +29,16 @@ MAX_SECONDS = 300
 
 
 class Calm(NamedTuple):
-    """A project before any run, what a calm run of it writes, and how long another one takes."""
+    """A project before any run, the outputs of a calm run, and the duration of another one."""
 
     project: Path
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     outputs: dict[str, bytes]
     seconds: float
 
 
 class Kill(NamedTuple):
-    """What was killed when, and where the pipeline was."""
+    """The signal, its target, the stage that ran, and whether training was resumed later."""
 
     signal: str
     target: str
@@ -47,26 +47,26 @@ class Kill(NamedTuple):
 
 
 def calm_run(folder: Path, num_epochs: int, *targets: str) -> Calm:
-    """Copy the project with a long training and without ONNX, and run it twice, undisturbed."""
+    """Copy the project, set a long training without ONNX, and run it twice, undisturbed."""
     project = copy_project(folder / "project")
     params = project / "params.yaml"
     text = params.read_text().replace("epochs: 200 ", f"epochs: {num_epochs} ")
     params.write_text(text.replace("onnx: true ", "onnx: false "))
     (project / "dvc.lock").unlink()
-    words = (sys.executable, "-m", "dvc", "repro", *targets)
-    found, seconds = [], 0.0
+    arguments = (sys.executable, "-m", "dvc", "repro", *targets)
+    runs, seconds = [], 0.0
     for name in ("first", "calm"):
         copy = shutil.copytree(project, folder / name)
         start = time.monotonic()
-        subprocess.run(words, cwd=copy, env=environment(), check=True, capture_output=True)
+        subprocess.run(arguments, cwd=copy, env=environment(), check=True, capture_output=True)
         seconds = time.monotonic() - start
-        found.append(outputs(copy))
-    assert found[0] == found[1]
-    return Calm(project, words, found[0], seconds)
+        runs.append(outputs(copy))
+    assert runs[0] == runs[1]
+    return Calm(project, arguments, runs[0], seconds)
 
 
 def environment() -> dict[str, str]:
-    """This environment, with its programs first, and one thread."""
+    """Return this environment, with its programs first and one thread."""
     inherited = {
         name: value for name, value in os.environ.items() if name[:4] not in {"DVC_", "GIT_"}
     }
@@ -75,20 +75,24 @@ def environment() -> dict[str, str]:
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    """All that the stages write, litter included, and dvc.lock."""
-    found = {
+    """Read all files that the stages write, leftovers included, and dvc.lock."""
+    files = {
         f"{name}/{path}": content
         for name in ("data", "models", "metrics", "dvc.lock", ".resume")
         for path, content in contents(folder / name).items()
     }
     others = re.compile("data/raw|.resume/[^/]*/pid")
-    return {path: content for path, content in found.items() if not others.match(path)}
+    return {path: content for path, content in files.items() if not others.match(path)}
 
 
 def kill_and_run_again(
     calm: Calm, folder: Path, seed: int, signals: Sequence[signal.Signals]
 ) -> Kill:
-    """Disturb a run, then run until done, once; raise AssertionError if a byte differs."""
+    """Disturb a run, then run again undisturbed.
+
+    Raises:
+        AssertionError: If the second run fails, or if a byte differs from the calm run.
+    """
     generator = random.Random(seed)  # noqa: S311 (when to kill whom)
     signum, target = generator.choice(signals), generator.choice(TARGETS)
     log = folder.with_name(f"{folder.name}.log")
@@ -98,7 +102,7 @@ def kill_and_run_again(
         shutil.copytree(calm.project, folder)
         with log.open("w") as file:
             process = subprocess.Popen(
-                calm.words, cwd=folder, env=environment(), stdout=file, stderr=file,
+                calm.arguments, cwd=folder, env=environment(), stdout=file, stderr=file,
                 start_new_session=True,
             )  # fmt: skip
         time.sleep(generator.uniform(0, calm.seconds))
@@ -108,23 +112,23 @@ def kill_and_run_again(
     stage = stages[-1] if stages else "none yet"
     subprocess.run([sys.executable, ".ci/lock.py"], cwd=folder, check=True)  # as `make run` does
     again = subprocess.run(
-        calm.words, cwd=folder, env=environment(), check=False, capture_output=True, text=True,
+        calm.arguments, cwd=folder, env=environment(), check=False, capture_output=True, text=True,
         timeout=MAX_SECONDS,
     )  # fmt: skip
     printed = log.read_text() + again.stdout + again.stderr
-    what = f"seed {seed}: {signum.name} to {target} in {stage}\n{printed}"
-    assert again.returncode == 0, what
-    assert "Traceback" not in again.stderr, what
-    found = outputs(folder)
+    case = f"seed {seed}: {signum.name} to {target} in {stage}\n{printed}"
+    assert again.returncode == 0, case
+    assert "Traceback" not in again.stderr, case
+    written = outputs(folder)
     differing = sorted(
-        path for path in found | calm.outputs if found.get(path) != calm.outputs.get(path)
+        path for path in written | calm.outputs if written.get(path) != calm.outputs.get(path)
     )
-    assert not differing, f"{differing}\n{what}"
+    assert not differing, f"{differing}\n{case}"
     return Kill(signum.name, target, stage, "resumed at" in again.stdout)
 
 
 def send(process: subprocess.Popen[bytes], signum: signal.Signals, target: str) -> bool:
-    """Signal DVC, its stage, or both and all they started; False if none of them runs."""
+    """Signal DVC, its stage, or the whole group; return False if none of them runs."""
     try:
         if process.poll() is not None:
             return False
@@ -163,16 +167,15 @@ def main() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
         kills = [*pool.map(run, range(seed, seed + num_runs))]
-    found = [kill for kill in kills if kill]
+    succeeded = [kill for kill in kills if kill]
     for title, column in zip(
-        ("signal", "target", "killed in", "resumed"), zip(*found, strict=True), strict=True
+        ("signal", "target", "killed in", "resumed"), zip(*succeeded, strict=True), strict=True
     ):
         counts = sorted(Counter(map(str, column)).items())
         print(f"{title}: " + ", ".join(f"{value} {count}" for value, count in counts))
-    print(
-        f"{len(found)} of {num_runs} ended with the same bytes, in {time.monotonic() - start:.0f} s"
-    )
-    sys.exit(len(found) < num_runs)
+    seconds = time.monotonic() - start
+    print(f"{len(succeeded)} of {num_runs} ended with the same bytes, in {seconds:.0f} s")
+    sys.exit(len(succeeded) < num_runs)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""No room at any write: the outputs are whole or not there, and a later run is as ever."""
+"""A full disk at any write: outputs are whole or missing, and a later run writes them."""
 
 import resource
 import shutil
@@ -17,7 +17,7 @@ WRITTEN = {
 
 
 @pytest.mark.parametrize("stage", WRITTEN)
-def test_where_no_file_may_be_as_large_as_it_must_nothing_appears(finished, tmp_path, stage):
+def test_a_stage_that_may_not_write_its_largest_file_writes_nothing(finished, tmp_path, stage):
     folder = shutil.copytree(finished, tmp_path / "project")
     outputs = [folder / name for name in WRITTEN[stage]]
     expected = [contents(path) for path in outputs]
@@ -32,14 +32,14 @@ def test_where_no_file_may_be_as_large_as_it_must_nothing_appears(finished, tmp_
         def limit(size=size):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-        words = [sys.executable, "-m", f"stages.{stage}"]
-        end = command(folder, *words, preexec_fn=limit)
-        assert end.returncode == 1, size
-        assert "Traceback" not in end.stderr, size
-        assert "Check the permissions and the free space." in end.stderr, size
+        arguments = [sys.executable, "-m", f"stages.{stage}"]
+        result = command(folder, *arguments, preexec_fn=limit)
+        assert result.returncode == 1, size
+        assert "Traceback" not in result.stderr, size
+        assert "Check the permissions and the free space." in result.stderr, size
         assert not any(path.exists() for path in outputs), size
-    end = command(folder, *words)
-    assert end.returncode == 0, end.stderr
+    result = command(folder, *arguments)
+    assert result.returncode == 0, result.stderr
     assert [contents(path) for path in outputs] == expected
     litter = [path for name in ("data", "models", "metrics") for path in folder.glob(f"{name}/.*")]
     assert litter == []

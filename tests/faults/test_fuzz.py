@@ -1,4 +1,4 @@
-"""A hundred inputs of each kind that nobody meant; `make faults` tries thousands."""
+"""A hundred damaged inputs of each kind; `make faults` tries thousands."""
 
 import sys
 
@@ -10,7 +10,7 @@ from tests.faults.fuzz import BASES
 
 @pytest.mark.parametrize("kind", BASES)
 def test_any_input_gives_a_right_result_or_one_sentence(finished, kind):
-    words = [sys.executable, "tests/faults/fuzz.py", kind, "100"]
-    end = command(finished, *words, timeout=300)
-    assert end.returncode == 0, end.stdout + end.stderr
-    assert end.stdout.startswith(f"{kind}: ")
+    arguments = [sys.executable, "tests/faults/fuzz.py", kind, "100"]
+    result = command(finished, *arguments, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith(f"{kind}: ")

@@ -1,4 +1,4 @@
-"""Twenty kills; `make faults` makes hundreds of the whole pipeline."""
+"""Twenty kills of a training; `make faults` kills the whole pipeline hundreds of times."""
 
 from signal import SIGINT, SIGKILL, SIGTERM
 
@@ -13,5 +13,5 @@ def calm(tmp_path_factory):
 
 
 @pytest.mark.parametrize("seed", range(1000, 1020))
-def test_what_is_killed_at_any_instant_and_run_again_ends_with_the_same_bytes(calm, tmp_path, seed):
+def test_a_run_killed_at_any_instant_and_repeated_gives_the_same_bytes(calm, tmp_path, seed):
     kill_and_run_again(calm, tmp_path / "project", seed, (SIGKILL, SIGKILL, SIGTERM, SIGINT))

@@ -2,13 +2,12 @@ import pytest
 import torch
 
 from stages.base.errors import UserError
-from stages.model import device
-from stages.model.device import choose_device
+from stages.model.device import choose_device, set_numerics
 
 
 def pretend(monkeypatch, kind, count):
-    found = None if kind is None else torch.device(kind)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: found)
+    device = None if kind is None else torch.device(kind)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: device)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
 
 
@@ -43,7 +42,7 @@ def test_a_named_device_is_taken(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "count", "name", "found"),
+    ("kind", "count", "name", "available"),
     [
         (None, 0, "cuda", "no cuda device"),
         (None, 0, "mps", "no mps device"),
@@ -52,17 +51,17 @@ def test_a_named_device_is_taken(monkeypatch):
         ("cuda", 1, "cuda:7", "cuda:0"),
     ],
 )
-def test_a_device_that_is_not_there_is_refused(monkeypatch, kind, count, name, found):
+def test_a_device_that_is_not_there_is_refused(monkeypatch, kind, count, name, available):
     pretend(monkeypatch, kind, count)
     with pytest.raises(UserError) as error:
         choose_device(name, torch.float32)
     assert str(error.value) == (
-        f"params.yaml: `device` is {name}, but this machine has {found}. Set it to auto or cpu."
+        f"params.yaml: `device` is {name}, but this machine has {available}. Set it to auto or cpu."
     )
 
 
-def test_portable_numerics_are_the_kernels_that_every_cpu_has():
-    device.set_numerics("portable")
+def test_portable_numerics_use_the_kernels_that_every_cpu_has():
+    set_numerics("portable")
     assert torch.backends.cpu.get_cpu_capability() == "DEFAULT"
     assert torch.get_num_threads() == 1
 

@@ -59,14 +59,14 @@ def test_a_line_is_initialised_as_pytorchs_own_linear_layer():
     assert line.line() == [layer.bias.item(), layer.weight.item()]
 
 
-def test_a_model_takes_and_returns_raw_units():
+def test_a_model_takes_and_returns_original_units():
     fitted = model()
     inputs = torch.tensor([[12.0, -2.0]], dtype=torch.float64)
     z_score = fitted.network(torch.tensor([[1.0, 2.0]], dtype=torch.float64))
     assert torch.equal(fitted(inputs), z_score * 8.0 + 100.0)
 
 
-def test_the_line_in_raw_units_predicts_what_the_model_predicts():
+def test_the_line_in_original_units_predicts_what_the_model_predicts():
     fitted = model()
     intercept, *slopes = fitted.line()
     inputs = torch.randn(50, 2, dtype=torch.float64) * 20
@@ -87,7 +87,7 @@ def test_constant_columns_have_no_z_scores():
     )
 
 
-def damaged(tmp_path, content):
+def require_refusal(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(UserError) as error:
@@ -96,20 +96,20 @@ def damaged(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_no_model_is_one_sentence(tmp_path):
+def test_a_file_that_is_not_a_model_is_refused_in_one_sentence(tmp_path):
     whole = model([4]).to_bytes(CPU)
-    damaged(tmp_path, b"")
-    damaged(tmp_path, b"not safetensors")
-    damaged(tmp_path, whole[:-8])
-    damaged(tmp_path, whole.replace(b'\\"dtype\\"', b'\\"dtipe\\"'))
-    damaged(tmp_path, whole.replace(b"[4]", b"[5]"))
-    damaged(tmp_path, pickle.dumps({"weight": [1.0]}))
+    require_refusal(tmp_path, b"")
+    require_refusal(tmp_path, b"not safetensors")
+    require_refusal(tmp_path, whole[:-8])
+    require_refusal(tmp_path, whole.replace(b'\\"dtype\\"', b'\\"dtipe\\"'))
+    require_refusal(tmp_path, whole.replace(b"[4]", b"[5]"))
+    require_refusal(tmp_path, pickle.dumps({"weight": [1.0]}))
     path = tmp_path / "plain.safetensors"
     save_file({"weight": torch.zeros(1)}, path)
-    damaged(tmp_path, path.read_bytes())
+    require_refusal(tmp_path, path.read_bytes())
 
 
-def test_a_missing_file_is_one_sentence(tmp_path):
+def test_a_missing_file_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(UserError) as error:
         Model.load(tmp_path / "none.safetensors")
     assert str(error.value).endswith(
@@ -141,7 +141,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_relu_has_values_and_gradient_of_pytorchs(dtype):
+def test_relu_has_the_values_and_the_gradient_of_pytorchs_relu(dtype):
     inputs = torch.randn(100, 7, dtype=dtype)
     inputs[0] = torch.tensor([0.0, -0.0, torch.inf, 1e-45, -1e-45, 1e30, -1e30])
     gradients = []

@@ -37,17 +37,13 @@ def test_the_text_is_sorted():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"features": "ab"},
         {"features": [1, 2]},
         {"hidden": ["3"]},
-        {"hidden": [-3]},
         {"hidden": [0]},
         {"hidden": [10**30]},
         {"hidden": [2**16] * 4},
-        {"hidden": [2**40, 2**40]},
         {"dtype": "int8"},
         {"dtype": "float64"},
-        {"categories": ["c"]},
         {"categories": {"c": "uv"}},
         {"features": [], "categories": {}},
         {"features": ["a", "a"]},
@@ -55,11 +51,10 @@ def test_the_text_is_sorted():
         {"features": ["c=u"], "categories": {"c": ["u", "v"]}},
         {"features": ["c"], "categories": {"c": ["u"]}},
         {"features": ["x" * 10**5, "x" * 10**5]},
-        {"versions": []},
         {"more": 1},
     ],
 )
-def test_a_signature_of_other_values_is_no_model_and_takes_no_memory(tmp_path, changes):
+def test_a_signature_with_wrong_values_is_refused_and_takes_no_memory(tmp_path, changes):
     model = Model(["a", "b"], "t", [3], torch.float32)
     signature = model.signature("cpu", {}).model_dump() | changes
     path = tmp_path / "weights.safetensors"

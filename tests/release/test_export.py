@@ -47,13 +47,17 @@ def test_inputs_and_predictions_are_named_and_take_any_number_of_rows(content):
 def test_the_file_states_its_opset_and_what_the_model_is(content):
     proto = onnx.load_model_from_string(content)
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", OPSET)]
-    found = {entry.key: entry.value for entry in proto.metadata_props}
-    assert [*found] == sorted(found)
-    assert json.loads(found["features"]) == ["a", 'ü"|\n']
-    assert (found["target"], found["dtype"], found["trained_on"]) == ("t", "float64", "cpu")
-    assert json.loads(found["scale"])["input_scale"] == [2.0, 2.0]
-    assert json.loads(found["versions"]) == VERSIONS
-    assert json.loads(found["categories"]) == {"c": ["u"]}
+    properties = {entry.key: entry.value for entry in proto.metadata_props}
+    assert [*properties] == sorted(properties)
+    assert json.loads(properties["features"]) == ["a", 'ü"|\n']
+    assert (properties["target"], properties["dtype"], properties["trained_on"]) == (
+        "t",
+        "float64",
+        "cpu",
+    )
+    assert json.loads(properties["scale"])["input_scale"] == [2.0, 2.0]
+    assert json.loads(properties["versions"]) == VERSIONS
+    assert json.loads(properties["categories"]) == {"c": ["u"]}
 
 
 def test_the_graph_does_not_depend_on_the_kernels_of_this_cpu(content):
@@ -64,15 +68,15 @@ def test_the_graph_does_not_depend_on_the_kernels_of_this_cpu(content):
 
 def test_the_bytes_are_the_same_each_time_and_tell_nothing_of_this_machine(model, content):
     assert exported(model) == content
-    for word in (b"/", b".py", b"File", b"pkg.torch", b"forward", b"+cpu"):
-        assert word not in content
+    for text in (b"/", b".py", b"File", b"pkg.torch", b"forward", b"+cpu"):
+        assert text not in content
 
 
-def test_weights_that_no_onnx_file_can_hold_are_said(model, monkeypatch):
+def test_weights_too_large_for_an_onnx_file_are_refused(model, monkeypatch):
     monkeypatch.setattr(exporting, "MAX_BYTES", 100)
     with pytest.raises(UserError) as error:
         exported(model)
     assert str(error.value) == (
-        "save: 216 bytes of weights are too many for an ONNX file, which holds 2 GiB. Set"
-        " `save.onnx` to false, or lower `train.hidden`."
+        "save: the weights take 216 bytes, but an ONNX file holds at most 2 GiB. Set `save.onnx` to"
+        " false, or lower `train.hidden`."
     )

@@ -46,9 +46,9 @@ def test_a_manifest_states_the_signature_of_its_weights():
 
 
 def test_the_proof_is_on_the_training_rows_where_there_are_no_test_rows():
-    found = proof(SIGNATURE, STATISTICS, has_onnx=True)
-    assert (found.split, found.rows) == ("train", 5)
-    assert found.onnx_difference_at_most == 1e-12
+    untested = proof(SIGNATURE, STATISTICS, has_onnx=True)
+    assert (untested.split, untested.rows) == ("train", 5)
+    assert untested.onnx_difference_at_most == 1e-12
     rows = STATISTICS.rows | {"test": 7}
     tested = proof(SIGNATURE, STATISTICS.model_copy(update={"rows": rows}), has_onnx=False)
     assert (tested.split, tested.rows) == ("test", 7)

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from stages.base.errors import UserError
+from stages.base.files import PREPARED, WEIGHTS
 from stages.model.model import Model
 from stages.release.export import export
 from stages.release.manifest import TOLERANCE
-from stages.release.proof import extremes, largest_difference, magnitudes, start_session
-from tests.conftest import command
+from stages.release.proof import extremes, largest_difference, magnitudes, prove, start_session
+from stages.rows.split import Split
+from tests.conftest import ROOT, command
 
 
 def random_model(num_features, hidden, dtype):
@@ -22,7 +25,7 @@ def random_model(num_features, hidden, dtype):
 
 
 def rows(model, num_rows):
-    """Numbers near the means, and of all magnitudes, so that terms cancel, over- and underflow."""
+    """Rows near the means, and rows of all magnitudes: terms cancel, overflow and underflow."""
     shape = num_rows, len(model.features)
     exponents = torch.rand(*shape, dtype=model.dtype) * 170 - 85
     signs = torch.sign(torch.randn(*shape, dtype=model.dtype))
@@ -77,14 +80,14 @@ def test_the_order_of_a_sum_whose_terms_cancel_is_no_difference():
     assert largest_difference(model, shuffled, [batch]) < TOLERANCE["float32"]
 
 
-@pytest.mark.parametrize("found", [np.inf, -np.inf, np.nan, 3.0])
-def test_where_a_number_on_the_way_may_overflow_the_order_decides(found):
+@pytest.mark.parametrize("prediction", [np.inf, -np.inf, np.nan, 3.0])
+def test_where_an_intermediate_number_may_overflow_any_prediction_is_accepted(prediction):
     model = random_model(2, [], torch.float32)
     model.network[0].weight.data[0, 1] = -model.network[0].weight.data[0, 0]
     batch = torch.full((1, 2), torch.finfo(torch.float32).max)
     assert model(batch).isnan().all()  # infinity less infinity; a fused product would not overflow
     assert magnitudes(model, batch).isinf().all()
-    assert largest_difference(model, lambda _: np.array([[found]], np.float32), [batch]) == 0.0
+    assert largest_difference(model, lambda _: np.array([[prediction]], np.float32), [batch]) == 0.0
 
 
 def test_a_model_of_a_difference_is_proved():
@@ -95,7 +98,7 @@ def test_a_model_of_a_difference_is_proved():
     assert largest_difference(model, session, [extremes(model)]) <= TOLERANCE["float32"]
 
 
-def test_a_number_in_place_of_none_is_noticed():
+def test_nan_in_place_of_a_number_is_noticed():
     model = random_model(1, [], torch.float32)
     nothing = np.array([[np.nan]], np.float32)
     assert largest_difference(model, lambda _: nothing, [torch.zeros(1, 1)]) == np.inf
@@ -110,11 +113,27 @@ def test_the_extremes_are_the_largest_the_smallest_subnormal_and_both_zeros():
     assert "-0.0" in str(extremes(model).flatten().tolist())
 
 
-def test_onnx_runtime_writes_no_file(finished, tmp_path):
+def test_the_proof_compares_bits_and_not_values(project):
+    model, negative = (Model.load(project / WEIGHTS) for _ in range(2))
+    for candidate, zero in [(model, 0.0), (negative, -0.0)]:
+        for parameter in candidate.parameters():
+            parameter.data.fill_(zero)
+        candidate.target_mean.fill_(zero)
+        candidate.target_scale.fill_(1.0)
+    split = Split(project / PREPARED / "test.parquet")
+    prove(model, model, split)
+    inputs = torch.rand(3, 1)
+    assert torch.equal(model(inputs), negative(inputs))
+    with pytest.raises(UserError):
+        prove(negative, model, split)
+
+
+def test_onnx_runtime_writes_no_file(project, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
-    words = [sys.executable, "-X", "importtime", "-m", "stages.release.proof", "models/release"]
-    end = command(finished, *words, environment={"HOME": str(home), "XDG_CACHE_HOME": str(home)})
-    assert end.returncode == 0, end.stderr
-    assert " onnxruntime\n" in end.stderr
+    prove_release = [sys.executable, "-X", "importtime", "-m", "stages.release.proof"]
+    folders = {"HOME": str(home), "XDG_CACHE_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    result = command(project, *prove_release, "models/release", environment=folders)
+    assert result.returncode == 0, result.stderr
+    assert " onnxruntime\n" in result.stderr
     assert list(home.iterdir()) == []

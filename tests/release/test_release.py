@@ -1,8 +1,7 @@
-"""A release that is not what was released is one sentence, and nothing of it is loaded."""
+"""A changed release is refused in one sentence, and is not loaded."""
 
 import hashlib
 import json
-import pickle
 import shutil
 
 import onnx
@@ -18,8 +17,8 @@ CURE = ". Get the release again, or run `dvc repro --force save`."
 
 
 @pytest.fixture
-def folder(finished, tmp_path):
-    return shutil.copytree(finished / "models/release", tmp_path / "release")
+def folder(project, tmp_path):
+    return shutil.copytree(project / "models/release", tmp_path / "release")
 
 
 def edit(folder, change):
@@ -30,7 +29,7 @@ def edit(folder, change):
 
 
 def list_anew(folder, name):
-    """As who forges a release would."""
+    """Forge the entry of a file in model.json."""
     content = (folder / name).read_bytes()
     file = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
     edit(folder, lambda manifest: manifest["files"].update({name: file}))
@@ -55,13 +54,13 @@ def test_a_release_is_opened_as_it_was_written(folder):
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors", "model.onnx"])
-def test_a_missing_file_is_said(folder, name):
+def test_a_missing_file_is_refused(folder, name):
     (folder / name).unlink()
     assert refusal(folder) == changed(folder, name, "it is missing")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.onnx"])
-def test_a_truncated_file_is_said(folder, name):
+def test_a_truncated_file_is_refused(folder, name):
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[:-1])
     why = f"{len(content) - 1} bytes instead of {len(content)}"
@@ -69,19 +68,17 @@ def test_a_truncated_file_is_said(folder, name):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.onnx"])
-def test_a_changed_bit_is_said(folder, name):
+def test_a_changed_bit_is_refused(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[-1] ^= 1
     (folder / name).write_bytes(content)
     assert refusal(folder) == changed(folder, name, "its SHA-256 is not the one in model.json")
 
 
-def test_model_json_that_is_none_is_said(folder):
+def test_a_model_json_of_another_form_is_refused(folder):
     path = folder / "model.json"
     for content, why in [
         (b"", "Invalid JSON: EOF while parsing a value at line 1 column 0"),
-        (b"\xff", "Invalid JSON: expected value at line 1 column 1"),
-        (b"[]", "Input should be an object"),
         (b"[" * 10**6, "Invalid JSON: recursion limit exceeded at line 1 column 202"),
         (b'{"inputs": {}}', "'inputs' Input should be a valid array"),
     ]:
@@ -91,21 +88,13 @@ def test_model_json_that_is_none_is_said(folder):
 
 EDITS = [
     (lambda m: m["inputs"][0].update(name="z"), "it does not describe model.safetensors"),
-    (lambda m: m["target"].update(name="z"), "it does not describe model.safetensors"),
     (
         lambda m: m["categories"].update(x=["u"]),
-        "its features are not the inputs of columns",
-    ),
-    (lambda m: m["inputs"].clear(), "its features are not the inputs of columns"),
-    (lambda m: m["versions"].update(torch="1"), "it does not describe model.safetensors"),
-    (lambda m: m.update(trained_on="cuda"), "it does not describe model.safetensors"),
-    (
-        lambda m: m["architecture"].update(hidden=[4]),
-        "it does not describe model.safetensors",
+        "its features and categories do not match",
     ),
     (
         lambda m: m["architecture"].update(widths=[1, 4, 1]),
-        "`architecture.widths` are [1, 1] in model.safetensors",
+        "`architecture.widths` must be [1, 1], as in model.safetensors",
     ),
     (lambda m: m["files"].pop("model.safetensors"), "it does not list model.safetensors"),
     (lambda m: m.pop("scores"), "'scores' Field required"),
@@ -118,28 +107,14 @@ EDITS = [
 
 
 @pytest.mark.parametrize(("change", "why"), EDITS, ids=range(len(EDITS)))
-def test_an_edited_model_json_is_said(folder, change, why):
+def test_an_edited_model_json_is_refused(folder, change, why):
     edit(folder, change)
     assert refusal(folder) == changed(folder, "model.json", why)
 
 
-def test_a_hash_that_is_not_the_weights_is_said(folder):
-    edit(folder, lambda manifest: manifest["files"]["model.safetensors"].update(sha256="0" * 64))
-    why = "its SHA-256 is not the one in model.json"
-    assert refusal(folder) == changed(folder, "model.safetensors", why)
-
-
-def test_a_file_that_nobody_proved_is_said(folder):
+def test_a_file_that_was_not_proved_is_refused(folder):
     edit(folder, lambda manifest: manifest["files"].pop("model.onnx"))
     assert refusal(folder) == changed(folder, "model.onnx", "model.json does not list it")
-
-
-def test_a_pickle_in_place_of_the_weights_is_no_model(folder):
-    (folder / "model.safetensors").write_bytes(pickle.dumps({"weight": [1.0]}))
-    list_anew(folder, "model.safetensors")
-    said = refusal(folder)
-    assert said.startswith(f"{folder / 'model.safetensors'} is not a model of this project: ")
-    assert said.endswith(". Train again.")
 
 
 def forge(folder, model):
@@ -147,7 +122,7 @@ def forge(folder, model):
     list_anew(folder, "model.safetensors")
 
 
-def test_weights_of_another_model_are_said(folder):
+def test_weights_of_another_model_are_refused(folder):
     forge(folder, Model(["x"], "y", [4], torch.float32))
     assert refusal(folder) == changed(
         folder, "model.json", "it does not describe model.safetensors"
@@ -155,18 +130,7 @@ def test_weights_of_another_model_are_said(folder):
     wider = Model(["x"], "y", [], torch.float32)
     wider.network = torch.nn.Sequential(torch.nn.Linear(2, 1))
     forge(folder, wider)
-    said = refusal(folder)
-    assert "size mismatch for network.0.weight" in said
-    assert said.endswith(" Train again.")
-
-
-def test_weights_that_are_not_finite_are_said(folder):
-    model = Model(["x"], "y", [], torch.float32)
-    model.network[0].weight.data.fill_(torch.nan)
-    forge(folder, model)
-    assert refusal(folder) == (
-        f"{folder / 'model.safetensors'} holds numbers that are not finite. Train again."
-    )
+    assert "size mismatch for network.0.weight" in refusal(folder)
 
 
 def external(tensor):
@@ -193,25 +157,22 @@ def in_a_branch(proto):
 
 
 @pytest.mark.parametrize("place", [in_initializer, in_a_constant, in_a_branch])
-def test_onnx_that_takes_weights_from_other_files_is_refused(folder, place):
+def test_onnx_that_reads_weights_from_other_files_is_refused(folder, place):
     path = folder / "model.onnx"
     proto = onnx.load(path)
     place(proto)
     path.write_bytes(proto.SerializeToString())
     list_anew(folder, "model.onnx")
-    assert refusal(folder) == changed(folder, "model.onnx", "it takes weights from other files")
+    assert refusal(folder) == changed(folder, "model.onnx", "it reads weights from other files")
 
 
-def test_onnx_that_is_none_is_said(folder):
+def test_a_file_that_is_not_onnx_is_refused(folder):
     (folder / "model.onnx").write_bytes(b"\xff not ONNX")
     list_anew(folder, "model.onnx")
-    assert refusal(folder) == changed(
-        folder,
-        "model.onnx",
-        "no ONNX: Error parsing message with type 'onnx.ModelProto': Wire format was corrupt",
-    )
+    parser_error = "Error parsing message with type 'onnx.ModelProto': Wire format was corrupt"
+    assert refusal(folder) == changed(folder, "model.onnx", f"not an ONNX model: {parser_error}")
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path):
+def test_a_missing_folder_is_refused(tmp_path):
     folder = tmp_path / "none"
     assert refusal(folder) == f"There is no folder {folder}. Give the folder of a release."

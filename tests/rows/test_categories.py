@@ -6,15 +6,15 @@ from stages.rows.categories import columns_of, encode, inputs_of
 
 CATEGORIES = {"b": ["u", "v", "w"], "d": ["only"]}
 COLUMNS = ["a", "b", "c", "d"]
-INPUTS = ["a", "b=u", "b=v", "b=w", "c", "d=only"]
+FEATURES = ["a", "b=u", "b=v", "b=w", "c", "d=only"]
 
 
-def test_a_category_column_makes_one_input_for_each_category():
-    assert [name for column in COLUMNS for name in inputs_of(column, CATEGORIES)] == INPUTS
+def test_a_category_column_makes_one_feature_per_category():
+    assert [name for column in COLUMNS for name in inputs_of(column, CATEGORIES)] == FEATURES
 
 
-def test_inputs_tell_the_columns_that_make_them():
-    assert columns_of(INPUTS, CATEGORIES) == COLUMNS
+def test_features_tell_the_columns_they_come_from():
+    assert columns_of(FEATURES, CATEGORIES) == COLUMNS
     assert columns_of(COLUMNS, {}) == COLUMNS
 
 

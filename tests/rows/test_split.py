@@ -59,7 +59,7 @@ def test_every_choice_of_rows_is_equally_likely():
     assert chi_square < 31.3  # level 0.001, 11 degrees of freedom
 
 
-def test_a_random_split_draws_evenly_across_chunks_without_replacement():
+def test_a_random_split_draws_evenly_from_all_rows_without_replacement():
     drawn = [(labels((60_000, 0, 140_000), seed=seed)[:65_536] == 0).sum() for seed in range(200)]
     mean, variance = 65_536 * 0.3, 65_536 * 0.3 * 0.7 * (200_000 - 65_536) / 199_999
     assert abs(np.mean(drawn) - mean) < 4 * (variance / 200) ** 0.5
@@ -68,7 +68,7 @@ def test_a_random_split_draws_evenly_across_chunks_without_replacement():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("portions", [[1], [100_000, 300_000, 124_289]])
-def test_what_is_written_in_any_portions_is_read_in_blocks(tmp_path, dtype, portions):
+def test_rows_written_in_any_portions_are_read_in_blocks(tmp_path, dtype, portions):
     table = np.random.default_rng(0).standard_normal((sum(portions), 2)).astype(dtype)
     path = tmp_path / "split.parquet"
     writer = SplitWriter(path, ["a", "b"], dtype)
@@ -126,7 +126,6 @@ def test_a_missing_or_damaged_file_is_one_sentence(workspace):
         {"x": ["a"], "y": ["b"]},
         {"x": [1.0], "y": [1]},
         {"y": [1.0]},
-        {},
     ],
 )
 def test_rows_that_prepare_does_not_write_are_refused(tmp_path, table):
@@ -154,9 +153,6 @@ def test_missing_cells_and_damaged_pages_are_refused_when_read(tmp_path):
     "content",
     [
         "",
-        "{}",
-        "[]",
-        "null",
         "[" * 5000,
         '{"columns": ["x", "y"]}',
         "NAN",
@@ -181,4 +177,4 @@ def test_statistics_that_prepare_does_not_write_are_refused(workspace, content):
     STATISTICS.write_text(json.dumps(whole) if is_edit else content)
     with pytest.raises(UserError) as error:
         read_statistics(Split(PREPARED / "train.parquet"))
-    assert str(error.value).startswith("data/prepared/statistics.json is damaged: not ")
+    assert str(error.value).startswith("data/prepared/statistics.json is damaged: it does not ")

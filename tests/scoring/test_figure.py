@@ -33,21 +33,21 @@ def legend(panel):
     return [text.get_text() for text in panel.get_legend().get_texts()]
 
 
-def test_the_panels_show_losses_fit_and_residuals_with_the_columns_names():
-    found = panels(draw(history([1.0, 0.5], [2.0, 0.6]), FIT, LABEL))
-    assert list(found) == ["Loss", "Fit", "Residuals"]
-    assert legend(found["Loss"]) == ["training", "validation"]
-    assert legend(found["Fit"]) == ["data", "model", "least squares"]
-    assert found["Fit"].get_xlabel() == "dose ($)"
-    assert found["Fit"].get_ylabel() == "a very long name of a column a very …"
-    assert found["Loss"].get_ylabel() == LABEL
-    assert found["Residuals"].get_ylabel() == "actual − predicted"
+def test_the_panels_show_losses_fit_and_residuals_with_the_names_of_columns():
+    drawn = panels(draw(history([1.0, 0.5], [2.0, 0.6]), FIT, LABEL))
+    assert list(drawn) == ["Loss", "Fit", "Residuals"]
+    assert legend(drawn["Loss"]) == ["training", "validation"]
+    assert legend(drawn["Fit"]) == ["data", "model", "least squares"]
+    assert drawn["Fit"].get_xlabel() == "dose ($)"
+    assert drawn["Fit"].get_ylabel() == "a very long name of a column a very …"
+    assert drawn["Loss"].get_ylabel() == LABEL
+    assert drawn["Residuals"].get_ylabel() == "actual − predicted"
 
 
-def test_what_there_is_not_is_not_drawn():
-    found = panels(draw(history([1.0], [np.nan]), FIT.assign(least_squares=None), LABEL))
-    assert legend(found["Loss"]) == ["training"]
-    assert legend(found["Fit"]) == ["data", "actual = predicted"]
+def test_missing_validation_losses_and_least_squares_are_not_drawn():
+    drawn = panels(draw(history([1.0], [np.nan]), FIT.assign(least_squares=None), LABEL))
+    assert legend(drawn["Loss"]) == ["training"]
+    assert legend(drawn["Fit"]) == ["data", "actual = predicted"]
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_what_there_is_not_is_not_drawn():
     ],
 )
 def test_losses_that_span_decades_have_a_logarithmic_axis(losses, scale):
-    found = panels(draw(history(losses, np.nan), FIT, LABEL))
-    assert found["Loss"].get_yscale() == scale
+    drawn = panels(draw(history(losses, np.nan), FIT, LABEL))
+    assert drawn["Loss"].get_yscale() == scale
 
 
 @pytest.mark.parametrize("value", [1e300, -1e300, 1e-300, 0.0])

@@ -1,6 +1,5 @@
 """The pipeline as a whole: what it declares, what it reruns, and how it ends."""
 
-import ast
 import json
 import re
 import shutil
@@ -12,76 +11,10 @@ import yaml
 
 from stages.base.params import declared_keys
 from tests.conftest import ROOT, command, contents, copy_project, without_override
+from tests.test_house import PIPELINE, SOURCES, STAGES, listed_code
 
-PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-STAGES = list(PIPELINE)
-SOURCES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "stages").rglob("*.py"))
 ALL = {"prepare", "train", "evaluate", "save"}
 LEARNING = ALL - {"prepare"}
-
-
-def imported_names(path: Path) -> set[str]:
-    """What a file imports, and every text in it, which may be a module to be run."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names.add(node.value)
-    return names
-
-
-def imported_files(path: Path) -> set[str]:
-    """The first-party files that a file names in an import, or as a module to be run."""
-    names = imported_names(path)
-    files = {name.replace(".", "/") + ".py" for name in names if name.startswith("stages.")}
-    return files & {*SOURCES}
-
-
-def needed_files(stage: str) -> set[str]:
-    """The stage's file, and all that it imports, directly or not."""
-    needed, new = set(), {"stages/__init__.py", f"stages/{stage}.py"}
-    while new:
-        needed |= new
-        new = {name for path in new for name in imported_files(ROOT / path)} - needed
-    return needed
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_declares_exactly_the_modules_that_it_imports(stage):
-    declared = {name for name in PIPELINE[stage]["deps"] if name.endswith(".py")}
-    assert declared == needed_files(stage)
-
-
-def test_every_module_is_needed_by_a_stage_or_to_predict():
-    assert set().union(*map(needed_files, [*STAGES, "predict"])) == {*SOURCES}
-
-
-def test_a_module_that_is_imported_inside_a_function_is_noticed(tmp_path):
-    path = tmp_path / "sneaky.py"
-    path.write_text(
-        "def f():\n    from stages.tables import line\n    import stages.tables.table\n"
-    )
-    assert imported_files(path) == {"stages/tables/line.py", "stages/tables/table.py"}
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_no_file_is_read_as_code(source):
-    tree = ast.parse((ROOT / source).read_text())
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    attributes = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    imports = {name.split(".")[0] for name in imported_names(ROOT / source)}
-    assert not imports & {"pickle", "marshal", "shelve", "dill", "joblib", "runpy"}
-    assert not names & {"eval", "exec", "compile", "__import__"}
-    assert not attributes & {"torch.load", "np.load", "yaml.unsafe_load", "yaml.full_load"}
-
-
-def test_stages_import_parts_and_never_each_other():
-    for source in SOURCES:
-        imported = imported_files(ROOT / source) - {source}  # torchrun starts a stage by its name
-        assert all(name.startswith("stages/parts/") for name in imported)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -169,21 +102,36 @@ def test_a_parameter_makes_exactly_the_stages_stale_that_read_it(finished, tmp_p
         section[key] = "another value"
         texts.append(yaml.safe_dump(content))
     expected = {name: {name.split(".")[0], "save"} for name in names}  # save notes all of them
-    expected |= {"device": LEARNING, "train.numerics": LEARNING}
+    shared = ("device", "train.loss", "train.numerics", "train.standardize")
+    expected |= dict.fromkeys(shared, LEARNING)
     found = stale(folder, [("params.yaml", text) for text in texts])
     assert dict(zip(names, found, strict=True)) == expected
 
 
-def test_a_source_file_makes_exactly_the_stages_stale_that_import_it(finished, tmp_path):
+def test_a_source_file_makes_exactly_the_stages_stale_that_list_it_or_its_room(finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "copy")
     files = [*SOURCES, "requirements.txt"]
-    found = stale(
-        folder, [(name, (folder / name).read_text() + "# A comment.\n") for name in files]
-    )
+    changes = [(name, (folder / name).read_text() + "# A comment.\n") for name in files]
     expected = {
-        name: {stage for stage in STAGES if name in needed_files(stage)} for name in SOURCES
+        name: {stage for stage in STAGES if {name, str(Path(name).parent)} & listed_code(stage)}
+        for name in SOURCES
     } | {"requirements.txt": ALL}
-    assert dict(zip(files, found, strict=True)) == expected
+    assert dict(zip(files, stale(folder, changes), strict=True)) == expected
+
+
+@pytest.mark.parametrize("writes_bytecode", [True, False])
+def test_byte_code_and_what_editors_leave_make_no_stage_stale(finished, tmp_path, writes_bytecode):
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    for path in folder.rglob("__pycache__"):
+        shutil.rmtree(path)
+    environment = {} if writes_bytecode else {"PYTHONDONTWRITEBYTECODE": "1"}
+    for stage in STAGES:
+        end = command(folder, "python", "-c", f"import stages.{stage}", environment=environment)
+        assert end.returncode == 0, end.stderr
+    assert bool([*(folder / "stages").rglob("*.pyc")]) == writes_bytecode
+    for name in (".files.py.swp", "files.py~", ".#files.py", ".DS_Store", ".files.py.1.draft"):
+        (folder / "stages/base" / name).write_text("left")
+    assert rerun(folder) == set()
 
 
 def rerun(folder: Path) -> set[str]:

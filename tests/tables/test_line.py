@@ -25,21 +25,21 @@ def test_the_number_of_rows_is_exact(num_rows):
     assert len(rows(num_rows)) == num_rows
 
 
-def test_the_bits_of_the_default_line_are_what_they_were_on_every_machine_so_far():
+def test_the_bits_of_the_default_line_are_the_same_on_every_machine():
     digest = hashlib.sha256(rows(1000).tobytes()).hexdigest()
     assert digest == "a0a914d2581a357bab94fd9ea58927648bbf0652c4210bf7359f8355d0e0cade"
 
 
-def test_the_noise_of_a_row_does_not_depend_on_how_many_rows_follow():
+def test_the_noise_of_a_row_does_not_depend_on_the_number_of_rows():
     few, many = (rows(n, m=0.0, b=0.0, noise=1.0) for n in (70_000, 140_000))
     assert few[:, 1].tobytes() == many[:70_000, 1].tobytes()
 
 
-def test_seeds_and_chunks_have_noise_of_their_own():
+def test_seeds_and_blocks_have_their_own_noise():
     one, other = (rows(140_000, m=0.0, b=0.0, noise=1.0, seed=seed)[:, 1] for seed in (0, 1))
-    chunks = [*np.split(one[:131_072], 2), *np.split(other[:131_072], 2)]
-    assert len({chunk.tobytes() for chunk in chunks}) == 4
-    assert np.abs(np.corrcoef(chunks) - np.eye(4)).max() < 5 / math.sqrt(65_536)
+    blocks = [*np.split(one[:131_072], 2), *np.split(other[:131_072], 2)]
+    assert len({block.tobytes() for block in blocks}) == 4
+    assert np.abs(np.corrcoef(blocks) - np.eye(4)).max() < 5 / math.sqrt(65_536)
 
 
 def test_deviations_are_normally_distributed():

@@ -26,12 +26,12 @@ def test_quotes_around_whole_cells_are_regular(text):
 @pytest.mark.parametrize(
     "text", ['"', '"a', 'a"', '"a" ', '"a"b', '5";1\n', '"a";"b\nc;d\n', '"""']
 )
-def test_others_are_not(text):
+def test_other_quotes_are_not_regular(text):
     assert not any(is_regular(text.encode(), size) for size in (3, 4, 5, 1000))
 
 
 @given(st.text(alphabet='";\n\ra ', max_size=30), st.integers(1, 40))
 @example('a;"b\nc', 3)
-def test_what_is_regular_keeps_the_rules_of_csv(text, size):
+def test_regular_quotes_keep_the_rules_of_csv(text, size):
     if is_regular(text.encode(), size):
         [*csv.reader(io.StringIO(text, newline=""), delimiter=";", strict=True)]

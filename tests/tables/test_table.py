@@ -1,6 +1,5 @@
 import datetime as dt
 import decimal
-import json
 import sys
 from contextlib import suppress
 
@@ -21,8 +20,8 @@ from stages.tables.table import Table
 from tests.conftest import ROOT, command
 
 
-def test_a_last_row_that_is_no_text_is_said_and_nothing_else(raw, refusal, capsys):
-    raw("t.csv", b"x,y\n1,2\n\xcc")  # Arrow's own error once came with a traceback beside it
+def test_a_last_row_that_is_not_utf_8_prints_no_traceback(raw, refusal, capsys):
+    raw("t.csv", b"x,y\n1,2\n\xcc")  # Arrow prints a traceback beside its own error
     assert refusal("t.csv").startswith("data/raw/t.csv: CSV parse error: Row #3: Expected 2")
     assert capsys.readouterr().err == ""
 
@@ -48,9 +47,7 @@ def test_columns_are_chosen_by_name_features_first(raw, read):
         ("t.csv", "name,x,y\nälpha,1.5,2\n,-300,0.5\n", {"features": ["x"]}),
     ],
 )
-def test_every_way_of_writing_the_same_text_table_gives_the_same_numbers(
-    raw, read, name, content, prepare
-):
+def test_all_text_formats_of_a_table_give_the_same_numbers(raw, read, name, content, prepare):
     raw(name, content)
     columns, rows = read(name, **prepare)
     assert columns == ["x", "y"]
@@ -82,15 +79,11 @@ def test_many_batches_are_read_in_order(raw, read):
     assert read("t.parquet")[1].tobytes() == table.tobytes()
 
 
-@pytest.mark.parametrize("name", ["auto_mpg", "norris"])
-def test_csv_and_parquet_of_the_same_table_give_the_same_bits(raw, read, name):
-    csv = ROOT / ("tests/data/auto_mpg.csv" if name == "auto_mpg" else "data/raw/norris.csv")
-    raw("t.csv", csv.read_bytes())
-    raw("t.parquet", (ROOT / f"tests/data/{name}.parquet").read_bytes())
-    target = "mpg" if name == "auto_mpg" else "y"
-    assert (
-        read("t.csv", target=target)[1].tobytes() == read("t.parquet", target=target)[1].tobytes()
-    )
+def test_csv_and_parquet_of_the_same_table_give_the_same_bits(raw, read):
+    for suffix in ("csv", "parquet"):
+        raw(f"t.{suffix}", (ROOT / f"tests/data/auto_mpg.{suffix}").read_bytes())
+    rows, others = (read(f"t.{suffix}", target="mpg")[1] for suffix in ("csv", "parquet"))
+    assert rows.tobytes() == others.tobytes()
 
 
 def test_integer_boolean_decimal_and_float32_columns_of_parquet_are_numbers(raw, read):
@@ -110,7 +103,7 @@ def test_integer_boolean_decimal_and_float32_columns_of_parquet_are_numbers(raw,
     ]
 
 
-def test_missing_cells_are_nan_when_they_are_to_be_dropped(raw, read):
+def test_missing_cells_are_nan_if_they_are_to_be_dropped(raw, read):
     raw("t.csv", "x,y\n1,\nNA,2\n-999,3\nnan,4\n1e999,5\n6,-inf\n7, \n8,9\n")
     _, rows = read("t.csv", missing="drop", missing_values=["NA", -999])
     is_kept = np.isfinite(rows).all(axis=1)
@@ -120,7 +113,7 @@ def test_missing_cells_are_nan_when_they_are_to_be_dropped(raw, read):
     assert np.isnan(read("t.parquet")[1][:, 0]).tolist() == [False, True, True]
 
 
-def test_number_markers_are_numbers_of_the_columns_type_and_no_truth_values(raw, read):
+def test_number_markers_are_rounded_as_the_column_and_are_not_booleans(raw, read):
     x = pa.array([-99.9, 0.0], pa.float32())
     pq.write_table(pa.table({"x": x, "y": pa.array([True, False])}), raw("t.parquet", ""))
     raw("t.csv", "x,y\n-99.9,true\n1,false\n")
@@ -131,7 +124,7 @@ def test_number_markers_are_numbers_of_the_columns_type_and_no_truth_values(raw,
 
 
 CELL = "Set `prepare.missing` to drop, or correct the file."
-QUOTES = "Put quotes around the whole cell, and double those in it."
+QUOTES = "Put quotes around the whole cell, and double each quote inside it."
 LIST = "or list it in `prepare.missing_values` and set `prepare.missing` to drop."
 TEXT = f"Correct the file, change `prepare.features`, {LIST}"
 DECIMAL_TEXT = f"Set `prepare.decimal`, correct the file, change `prepare.features`, {LIST}"
@@ -144,7 +137,6 @@ TARGET_TEXT = f"Correct the file, change `prepare.target` (numbers, or true and 
         ("", {}, "data/raw/t.csv is empty. Put a table with a header and rows there."),
         ("\n\n", {}, "data/raw/t.csv is empty. Put a table with a header and rows there."),
         (b"x,y\n\xff,1\n", {}, "data/raw/t.csv is not UTF-8 text. Save it as UTF-8."),
-        ("x,y\n1,2\n".encode("utf-16"), {}, "data/raw/t.csv is not UTF-8 text. Save it as UTF-8."),
         (
             b"x,y\n" + 5000 * b"1,2\n" + b"\xff,1\n",
             {},
@@ -155,17 +147,6 @@ TARGET_TEXT = f"Correct the file, change `prepare.target` (numbers, or true and 
             {},
             "data/raw/t.csv, line 4: 1 instead of 2 cells. Correct the file, or"
             " `prepare.delimiter`.",
-        ),
-        (
-            "x,y\n1,2\n3,4,5\n",
-            {},
-            "data/raw/t.csv, line 3: 3 instead of 2 cells. Correct the file, or"
-            " `prepare.delimiter`.",
-        ),
-        (
-            "x,y,x\n1,2,3\n",
-            {},
-            "data/raw/t.csv: more than one column `x`. Give each its own name.",
         ),
         (
             "a,b\n1,2\n",
@@ -181,7 +162,7 @@ TARGET_TEXT = f"Correct the file, change `prepare.target` (numbers, or true and 
         (
             "y\n1\n",
             {},
-            "data/raw/t.csv: no column but the target, `y`. Add one to learn from.",
+            "data/raw/t.csv: the target, `y`, is the only column. Add a column to learn from.",
         ),
         ("x,y\n1,2\n\n,3\n", {}, f"data/raw/t.csv, line 4, column `x`: empty cell. {CELL}"),
         (
@@ -190,29 +171,9 @@ TARGET_TEXT = f"Correct the file, change `prepare.target` (numbers, or true and 
             f'data/raw/t.csv, line 3, column `y`: missing or not finite: "nan". {CELL}',
         ),
         (
-            "x,y\n1,2\n3,-inf\n",
-            {},
-            f'data/raw/t.csv, line 3, column `y`: missing or not finite: "-inf". {CELL}',
-        ),
-        (
-            "x,y\n1,2\n3,1e999\n",
-            {},
-            f'data/raw/t.csv, line 3, column `y`: missing or not finite: "1e999". {CELL}',
-        ),
-        (
             "x,y\n1,2\n3,NA\n",
             {"missing_values": ["NA"]},
             f'data/raw/t.csv, line 3, column `y`: missing or not finite: "NA". {CELL}',
-        ),
-        (
-            "x,y\n-999.0,2\n",
-            {"missing_values": [-999]},
-            f'data/raw/t.csv, line 2, column `x`: missing or not finite: "-999.0". {CELL}',
-        ),
-        (
-            "x,y\n1,n/a\n",
-            {},
-            f'data/raw/t.csv, line 2, column `y`: not a number: "n/a". {TARGET_TEXT}',
         ),
         (
             "x,y\n1,n/a\n",
@@ -235,31 +196,21 @@ TARGET_TEXT = f"Correct the file, change `prepare.target` (numbers, or true and 
             'data/raw/t.csv: one column, `name;x;y`. Set `prepare.delimiter` to ";".',
         ),
         (
-            'x,y\n"1,5",1\n',
-            {},
-            f'data/raw/t.csv, line 2, column `x`: not a number: "1,5". {DECIMAL_TEXT}',
-        ),
-        (
             "x;y\n1.5;1\n",
             {"decimal": ",", "delimiter": ";"},
             f'data/raw/t.csv, line 2, column `x`: not a number: "1.5". {DECIMAL_TEXT}',
         ),
         (
-            'x,y\n1,"2\n',
-            {},
-            f"data/raw/t.csv, line 2: a quote that is not closed. {QUOTES}",
-        ),
-        (
             'x,y,note\n1,2,ok\n2,3,"5 inch\n3,4,ok\n4,5,ok\n',
             {"features": ["x"]},
-            f"data/raw/t.csv, line 3: a quote that is not closed. {QUOTES}",
+            f"data/raw/t.csv, line 3: a quote is not closed. {QUOTES}",
         ),
         (
             'x,y,note\n1,2,ok\n2,3,"5 inch\n3,4,9" pipe\n4,5,ok\n',
             {"features": ["x"]},
             f"data/raw/t.csv, line 3: ',' expected after '\"'. {QUOTES}",
         ),
-        ('x,"y\n1,2\n', {}, f"data/raw/t.csv, line 1: a quote that is not closed. {QUOTES}"),
+        ('x,"y\n1,2\n', {}, f"data/raw/t.csv, line 1: a quote is not closed. {QUOTES}"),
         (
             "x;y\n1,5E+03;1\n",
             {"delimiter": ";"},
@@ -312,7 +263,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def test_a_damaged_size_of_a_page_asks_for_no_memory(tmp_path):
+def test_a_damaged_page_size_allocates_no_memory(tmp_path):
     content = (ROOT / "tests/data/norris.parquet").read_bytes()
     size, two_gigabytes = b"\x15\x86\x03", b"\x15\xbe\xd8\x82\x8f\x0f"  # of the first page
     assert content[9:12] == size
@@ -352,7 +303,7 @@ def test_a_parquet_file_damaged_inside_is_refused(raw, refusal):
 
 
 @pytest.mark.parametrize("padding", range(14))
-def test_line_breaks_in_a_quoted_cell_make_no_rows_wherever_a_batch_ends(raw, read, padding):
+def test_line_breaks_in_a_quoted_cell_make_no_rows_even_where_a_batch_ends(raw, read, padding):
     raw("t.csv", f"x,y,t\n0,0,{'p' * padding}\n" + 320_000 * '1,2,"a\n5,7,b"\n')
     _, rows = read("t.csv", features=["x"])
     assert rows.shape == (320_001, 2)
@@ -375,13 +326,6 @@ def test_a_fault_is_found_on_the_first_line_of_its_row(raw, refusal):
     assert refusal("t.csv", features=["x"]).startswith("data/raw/t.csv, line 5, column `x`: ")
 
 
-def test_a_long_cell_is_shown_short_and_on_one_line(raw, refusal):
-    raw("t.csv", 'x,y\n1,"2\n' + 100_000 * "3,4\n" + '"\n')
-    shown = json.dumps("2\n" + 100_000 * "3,4\n")[:75]
-    assert refusal("t.csv").startswith(f"data/raw/t.csv, line 2, column `y`: not a number: {shown}")
-    assert len(refusal("t.csv")) < 300
-
-
 def test_markers_are_trimmed_as_cells_are(raw, read):
     raw("t.csv", "x,y\n NA,1\n2,2\n")
     assert np.isnan(read("t.csv", missing="drop", missing_values=[" NA "])[1][0, 0])
@@ -400,7 +344,8 @@ FAULTY_FOLDERS = [
     ),
     (
         {"a.txt": "x,y\n1,2\n"},
-        "data/raw/t/a.txt is no table. Give it as .csv, .tsv (both also .gz or .zst) or .parquet.",
+        "data/raw/t/a.txt is not a table. Save it as .csv, .tsv (also .gz or .zst) or .parquet. In"
+        ' Excel, save it as "CSV UTF-8".',
     ),
     (
         {"a.csv": "x,y\n1,2\n", "b.csv": "x,y\n1,2\n1,oops\n"},
@@ -410,9 +355,7 @@ FAULTY_FOLDERS = [
         {"a.csv": "x,y\n1,2\n", "b.csv": "x, x,y\n1,2,3\n"},
         "data/raw/t/b.csv: more than one column `x`. Give each its own name.",
     ),
-    ({"a.csv": "x,y\n1,2\n", "b.csv": ""}, "data/raw/t/b.csv is empty. Put a table with a header"
-     " and rows there."),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("files", "sentence"), FAULTY_FOLDERS)
@@ -423,7 +366,7 @@ def test_a_faulty_folder_is_refused(raw, refusal, files, sentence):
     assert refusal("t") == sentence
 
 
-def test_a_folder_is_read_in_the_order_of_its_names_and_hidden_files_are_none_of_it(raw, read):
+def test_a_folder_is_read_in_the_order_of_its_names_without_hidden_files(raw, read):
     (RAW / "t").mkdir()
     raw("t/b.csv", "y,x\n4,3\n")
     raw("t/a.csv", "x,y\n1,2\n")
@@ -433,7 +376,7 @@ def test_a_folder_is_read_in_the_order_of_its_names_and_hidden_files_are_none_of
 
 
 @pytest.mark.parametrize("compression", ["gz", "zst"])
-def test_a_compressed_table_is_read_as_the_plain_one(raw, read, refusal, compression):
+def test_a_compressed_table_gives_the_same_rows(raw, read, refusal, compression):
     rows = "".join(f"{i},{i / 7!r}\n" for i in range(200_000))
     raw("t.csv", f"x,y\n{rows}")
     expected = read("t.csv")[1]
@@ -449,7 +392,7 @@ def test_a_compressed_table_is_read_as_the_plain_one(raw, read, refusal, compres
     assert refusal(name).startswith(f"data/raw/{name}: ")
 
 
-def test_a_row_that_is_too_long_is_said(raw, refusal):
+def test_a_row_that_is_too_long_is_refused(raw, refusal):
     raw("t.csv", "x,y,note\n" + 10 * "1,2,a\n" + f"1,2,{'a' * 3_000_000}\n")
     assert refusal("t.csv") == "data/raw/t.csv: a row is longer than 1 MiB. Shorten it."
 
@@ -458,8 +401,8 @@ def test_a_row_that_is_too_long_is_said(raw, refusal):
 def test_an_index_without_a_name_is_not_learned_from(raw, read, refusal, name):
     raw("t.csv", f"{name},x,y\n0,1,2\n")
     assert refusal("t.csv") == (
-        "data/raw/t.csv: a column without a name, or `__index_level_0__`, as pandas writes its"
-        " index. Name it, or list the columns to learn from in `prepare.features`."
+        "data/raw/t.csv: a column has no name, or is named `__index_level_0__`, as pandas writes"
+        " its index. Name it, or list the columns to learn from in `prepare.features`."
     )
     assert read("t.csv", features=["x"])[1].tolist() == [[1, 2]]
 

@@ -18,7 +18,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1))
-def test_text_cells_are_read_back_by_others_as_they_were(tmp_path, suffix, rows):
+def test_pandas_reads_text_cells_back_as_they_were(tmp_path, suffix, rows):
     path = tmp_path / f"t{suffix}"
     texts, others = map(list, zip(*rows, strict=True))
     with table_output(str(path), ["a,\t", "b", "c"]) as write:
@@ -30,10 +30,10 @@ def test_text_cells_are_read_back_by_others_as_they_were(tmp_path, suffix, rows)
             ]
         )
     sep = "\t" if suffix == ".tsv" else ","
-    found = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, lineterminator=None)
-    assert found.columns.tolist() == ["a,\t", "b", "c"]
+    table = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, lineterminator=None)
+    assert table.columns.tolist() == ["a,\t", "b", "c"]
     normal = [[cell.replace("\r\n", "\n").replace("\r", "\n") for cell in row] for row in rows]
-    text = found[["a,\t", "b"]].map(lambda cell: cell.replace("\r\n", "\n").replace("\r", "\n"))
+    text = table[["a,\t", "b"]].map(lambda cell: cell.replace("\r\n", "\n").replace("\r", "\n"))
     assert text.to_numpy().tolist() == normal
 
 
@@ -54,9 +54,9 @@ def test_parquet_keeps_the_columns_types(tmp_path):
     with table_output(str(path), ["day", "n"]) as write:
         write([days, pa.array([1, 2])])
         write([days, pa.array([3, 4])])
-    found = pq.read_table(path)
-    assert found.schema.types == [pa.date32(), pa.int64()]
-    assert found["n"].to_pylist() == [1, 2, 3, 4]
+    table = pq.read_table(path)
+    assert table.schema.types == [pa.date32(), pa.int64()]
+    assert table["n"].to_pylist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
@@ -79,10 +79,22 @@ def test_after_an_error_there_is_no_file_or_the_old_one(tmp_path, name):
         assert [file.read_bytes() for file in tmp_path.iterdir()] == ([before] if before else [])
 
 
-def test_what_cannot_be_written_is_one_sentence(tmp_path):
-    with pytest.raises(UserError) as error, table_output(str(tmp_path / "t.xlsx"), ["a"]):
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        ("t.xlsx", "--output must end in .csv, .tsv or .parquet. Got t.xlsx."),
+        (".", "--output must be a file in an existing folder. Got .."),
+        ("none/t.csv", "--output must be a file in an existing folder. Got none/t.csv."),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused(tmp_path, monkeypatch, path, sentence):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error, table_output(path, ["a"]):
         pass
-    assert str(error.value).startswith("--output must end in .csv, .tsv or .parquet. Got ")
+    assert str(error.value) == sentence
+
+
+def test_a_column_that_is_not_text_is_refused(tmp_path):
     with pytest.raises(UserError) as error, table_output(str(tmp_path / "t.csv"), ["a"]) as write:
         write([pa.array([[1]])])
     assert str(error.value) == (

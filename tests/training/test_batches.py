@@ -10,7 +10,6 @@ from stages.model.model import Model
 from stages.rows.split import Split, SplitWriter, Statistics, block_rows
 from stages.training.batches import (
     WINDOW_BLOCKS,
-    ScaledRows,
     StoredBlock,
     batches,
     block_size,
@@ -18,11 +17,6 @@ from stages.training.batches import (
 )
 
 BLOCK = block_rows(2)
-
-
-def rows(num_rows, features=1):
-    numbers = torch.arange(num_rows, dtype=torch.float64)[:, None]
-    return ScaledRows(numbers.repeat(1, features), numbers + 0.5)
 
 
 class Numbers:
@@ -39,14 +33,14 @@ class Numbers:
         return [numbers, numbers + 0.5]
 
 
-def table(num_rows, share=1.0):
-    return load(Numbers(num_rows), Model(["x"], "y", [], torch.float64), share)
+def loaded(num_rows, fraction=1.0):
+    return load(Numbers(num_rows), Model(["x"], "y", [], torch.float64), fraction)
 
 
-def drawn(num_rows, batch_size, seed=0, epoch=0, share=1.0):
+def drawn(num_rows, batch_size, seed=0, epoch=0, fraction=1.0):
     return [
         batch.inputs[:, 0].tolist()
-        for batch in batches(table(num_rows, share), batch_size, seed, epoch)
+        for batch in batches(loaded(num_rows, fraction), batch_size, seed, epoch)
     ]
 
 
@@ -59,22 +53,16 @@ def test_every_epoch_visits_each_row_once_in_batches_of_the_given_size(num_rows,
 
 
 @given(st.integers(1, 50), st.integers(1, 60))
-def test_an_epoch_entered_at_a_step_goes_on_with_the_rest_of_its_batches(num_rows, batch_size):
+def test_an_epoch_entered_at_a_step_continues_with_its_remaining_batches(num_rows, batch_size):
     whole = drawn(num_rows, batch_size)
     for step in range(len(whole) + 1):
-        rest = batches(table(num_rows), batch_size, 0, 0, first_step=step)
+        rest = batches(loaded(num_rows), batch_size, 0, 0, first_step=step)
         assert [batch.inputs[:, 0].tolist() for batch in rest] == whole[step:]
 
 
 def test_inputs_and_targets_stay_together():
-    for batch in batches(table(300_000), 1000, seed=3, epoch=4):
+    for batch in batches(loaded(300_000), 1000, seed=3, epoch=4):
         assert torch.equal(batch.inputs + 0.5, batch.targets)
-
-
-@pytest.mark.parametrize("batch_size", [7, 100_000, 262_144, 262_145])
-def test_a_table_of_several_blocks_is_visited_once(batch_size):
-    epoch_batches = drawn(600_000, batch_size)
-    assert sorted([*chain(*epoch_batches)]) == list(range(600_000))
 
 
 def test_the_order_is_a_function_of_seed_and_epoch_and_of_nothing_else():
@@ -107,14 +95,14 @@ def test_batches_of_several_windows_visit_each_row_once(large):
     assert np.array_equal(np.sort([*chain(*large)]), np.arange(LARGE))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_how_many_rows_are_kept_changes_no_batch(large, share):
-    assert drawn(LARGE, 100_000, seed=1, epoch=2, share=share) == large
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_how_many_rows_are_kept_changes_no_batch(large, fraction):
+    assert drawn(LARGE, 100_000, seed=1, epoch=2, fraction=fraction) == large
 
 
 @pytest.mark.parametrize("step", [1, 5, 20, LARGE // 100_000, LARGE // 100_000 + 1])
 def test_an_epoch_of_several_windows_is_entered_anywhere(large, step):
-    rest = batches(table(LARGE), 100_000, 1, 2, first_step=step)
+    rest = batches(loaded(LARGE), 100_000, 1, 2, first_step=step)
     assert [batch.inputs[:, 0].tolist() for batch in rest] == large[step:]
 
 
@@ -124,22 +112,22 @@ def test_a_window_mixes_blocks_from_the_whole_table(large):
 
 
 def test_the_whole_table_is_one_batch_in_its_own_order_without_a_copy():
-    whole = table(300_000)
+    whole = loaded(300_000)
     assert [*batches(whole, None, seed=0, epoch=0)] == [whole]
     assert [*batches(whole, None, seed=0, epoch=0, first_step=1)] == []
-    parts = whole.blocks(BLOCK)
-    assert [part.num_rows for part in parts] == [262_144, 37_856]
-    assert parts[0].inputs.data_ptr() == whole.kept.inputs.data_ptr()
-    assert parts[1].targets.data_ptr() == whole.kept.targets[262_144:].data_ptr()
+    blocks = whole.blocks(BLOCK)
+    assert [block.num_rows for block in blocks] == [262_144, 37_856]
+    assert blocks[0].inputs.data_ptr() == whole.kept.inputs.data_ptr()
+    assert blocks[1].targets.data_ptr() == whole.kept.targets[262_144:].data_ptr()
 
 
 @pytest.mark.parametrize("size", [BLOCK, 4096])
-def test_blocks_that_are_read_again_are_those_that_are_kept(size):
+def test_blocks_read_again_equal_blocks_kept_in_memory(size):
     kept, stored = (
-        [rows for block in table(600_000, share).blocks(size) for rows in block.load()]
-        for share in (1.0, 0.4)
+        [rows for block in loaded(600_000, fraction).blocks(size) for rows in block.load()]
+        for fraction in (1.0, 0.4)
     )
-    assert isinstance(table(600_000, 0.4).blocks(size)[-1], StoredBlock)
+    assert isinstance(loaded(600_000, 0.4).blocks(size)[-1], StoredBlock)
     for one, other in zip(kept, stored, strict=True):
         assert torch.equal(one.inputs, other.inputs)
         assert torch.equal(one.targets, other.targets)
@@ -158,7 +146,7 @@ def test_blocks_that_are_read_again_are_those_that_are_kept(size):
         (1000, [64], 512),
     ],
 )
-def test_a_blocks_rows_are_a_function_of_columns_and_hidden_units(features, hidden, size):
+def test_the_rows_of_a_block_depend_only_on_columns_and_hidden_units(features, hidden, size):
     assert block_size(features, hidden) == size
 
 
@@ -179,6 +167,6 @@ def test_loaded_rows_are_scaled_as_the_model_scales(tmp_path):
             maximum={},
         )
     )
-    loaded = load(Split(tmp_path / "rows.parquet"), model, 1.0).kept
-    assert torch.equal(loaded.inputs, model.scale_inputs(torch.from_numpy(cells[:, :2])))
-    assert torch.equal(loaded.targets, (torch.from_numpy(cells[:, 2:]) - 5.0) / 4.0)
+    split = load(Split(tmp_path / "rows.parquet"), model, 1.0).kept
+    assert torch.equal(split.inputs, model.scale_inputs(torch.from_numpy(cells[:, :2])))
+    assert torch.equal(split.targets, (torch.from_numpy(cells[:, 2:]) - 5.0) / 4.0)

@@ -42,7 +42,7 @@ def learn(state: State, num_steps: int) -> None:
 
 @pytest.mark.parametrize("num_steps", [0, 1, 2, 5])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_what_follows_a_restored_state_is_what_follows_the_original(name, num_steps):
+def test_a_restored_state_trains_on_to_the_same_bits_as_the_original(name, num_steps):
     original, restored = fresh(name), fresh(name)
     learn(original, num_steps)
     original.end_epoch(20, validation_loss=0.1 + 0.2)
@@ -58,7 +58,7 @@ def test_what_follows_a_restored_state_is_what_follows_the_original(name, num_st
     assert restored.to_bytes(KEY) == original.to_bytes(KEY)
 
 
-def test_a_changed_state_is_refused_and_changes_nothing():
+def test_a_changed_checkpoint_is_refused_and_changes_no_state():
     state = fresh("adam")
     learn(state, 3)
     content = state.to_bytes(KEY)
@@ -69,14 +69,14 @@ def test_a_changed_state_is_refused_and_changes_nothing():
         flipped = bytearray(content)
         flipped[place] ^= 1 << bit
         damaged.append(bytes(flipped))
-    for other in damaged:
+    for content_with_fault in damaged:
         with pytest.raises(ValueError, match="SHA-256"):
-            state.restore(other, KEY)
+            state.restore(content_with_fault, KEY)
     assert state.to_bytes(KEY) == content
 
 
 FORGED = {
-    "a network that is none": {"network": 1},
+    "a network that is a number": {"network": 1},
     "an epoch of text": {"epoch": "9"},
     "more epochs than losses": {"epoch": 10**9},
     "another name": {"restore": 1},
@@ -88,7 +88,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("forged", FORGED)
-def test_a_forged_state_with_the_right_digest_is_one_sentence(monkeypatch, forged):
+def test_a_forged_checkpoint_with_the_right_digest_is_refused_in_one_sentence(monkeypatch, forged):
     state = fresh("adam")
     learn(state, 3)
     state.end_epoch(20, None)
@@ -103,11 +103,11 @@ def test_a_forged_state_with_the_right_digest_is_one_sentence(monkeypatch, forge
 
     monkeypatch.setattr(module, "_pack", forge)
     content = state.to_bytes(KEY)
-    with pytest.raises(UserError, match=r"none that a training has written\. Delete `\.resume`\."):
+    with pytest.raises(UserError, match=r"the checkpoint was not written by this program\."):
         fresh("adam").restore(content, KEY)
 
 
-def test_a_state_that_does_not_fit_into_memory_is_not_saved(monkeypatch):
+def test_a_checkpoint_that_does_not_fit_into_memory_is_not_saved(monkeypatch):
     monkeypatch.setattr(module, "available_bytes", lambda _device: 100)
     with pytest.raises(MemoryError):
         fresh("sgd").to_bytes(KEY)

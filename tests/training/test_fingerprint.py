@@ -25,7 +25,7 @@ def test_the_same_training_has_the_same_fingerprint(workspace, data):
     assert fingerprint(params, CPU, data) == fingerprint(params, CPU, data[::-1])
 
 
-def test_what_changes_the_result_changes_the_fingerprint_by_its_name(workspace, data):
+def test_whatever_changes_the_result_changes_the_fingerprint_under_its_name(workspace, data):
     params = load_params().train
     before = fingerprint(params, CPU, data)
     other = params.model_copy(update={"lr": 0.2})
@@ -35,7 +35,7 @@ def test_what_changes_the_result_changes_the_fingerprint_by_its_name(workspace, 
     assert differing(before, fingerprint(params, CPU, data)) == ["content of data/prepared"]
 
 
-def test_native_numerics_have_the_fingerprint_of_their_cpu(workspace, data, monkeypatch):
+def test_the_fingerprint_with_native_numerics_contains_the_cpu(workspace, data, monkeypatch):
     native = load_params().train.model_copy(update={"numerics": "native"})
     before = fingerprint(native, CPU, data)
     monkeypatch.setenv("MKL_CBWR", "AVX2")
@@ -43,7 +43,7 @@ def test_native_numerics_have_the_fingerprint_of_their_cpu(workspace, data, monk
     assert changed == ["kind of CPU, with `train.numerics` native"]
 
 
-def test_files_of_editors_and_folders_are_no_code(tmp_path, monkeypatch):
+def test_folders_and_files_that_editors_leave_are_not_code(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "CODE", tmp_path)
     (tmp_path / "train.py").write_text("a = 1\n")
     before = code_digest()

@@ -30,7 +30,7 @@ def bits(loss, parameters):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("num_blocks", [1, 2, 9])
-def test_loss_and_gradient_of_blocks_are_those_of_all_their_rows(num_blocks, dtype):
+def test_loss_and_gradient_by_blocks_equal_those_of_all_rows_together(num_blocks, dtype):
     blocks, parameters, loss_of = problem(num_blocks, dtype)
     mean = loss_of(joined(blocks))
     expected = torch.autograd.grad(mean, parameters)

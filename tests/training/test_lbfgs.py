@@ -1,4 +1,4 @@
-"""The bits of the line search; that it learns is shown in test_train.py."""
+"""The bits of the line search; test_train.py shows that it learns."""
 
 import numpy as np
 import pytest

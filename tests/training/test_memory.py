@@ -29,17 +29,17 @@ def group(machine, path, **files):
         (folder / f"memory.{name}").write_text(f"{content}\n")
 
 
-def test_without_limits_it_is_what_the_system_has(machine):
+def test_without_limits_all_free_memory_is_available(machine):
     assert available_bytes(CPU) == 8 * GIB
 
 
-def test_a_system_without_proc_has_nothing_to_spare(machine, monkeypatch, tmp_path):
+def test_a_system_without_proc_has_nothing_available(machine, monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "SYSTEM_FILES", tmp_path / "none")
     assert available_bytes(CPU) == 0
 
 
 @pytest.mark.parametrize("limited", ["a/b", "a", ""])
-def test_a_control_group_or_one_above_it_limits_it(machine, limited):
+def test_a_control_group_or_a_group_above_it_limits_the_memory(machine, limited):
     (machine / "proc/self/cgroup").write_text("0::/a/b\n")
     group(machine, "a/b", max="max", stat=f"anon {GIB}")
     group(machine, "a", max="max", stat=f"anon {GIB}")
@@ -47,7 +47,7 @@ def test_a_control_group_or_one_above_it_limits_it(machine, limited):
     assert available_bytes(CPU) == 2 * GIB
 
 
-def test_a_control_group_of_version_1_limits_it(machine):
+def test_a_control_group_of_version_1_limits_the_memory(machine):
     (machine / "proc/self/cgroup").write_text("5:cpu:/\n4:memory:/job\n0::/\n")
     group(machine, "memory/job", limit_in_bytes=3 * GIB, stat=f"rss 1\ntotal_rss {GIB}")
     assert available_bytes(CPU) == 2 * GIB
@@ -64,7 +64,7 @@ def test_a_limit_of_the_address_space_counts(machine, monkeypatch):
     assert available_bytes(CPU) == 3 * GIB
 
 
-def test_ranks_of_one_host_share_it(machine, monkeypatch):
+def test_the_ranks_of_one_host_share_the_memory(machine, monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert available_bytes(CPU) == 2 * GIB
 

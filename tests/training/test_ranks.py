@@ -1,4 +1,4 @@
-"""Several processes give the bits of one; and they refuse, and end, together."""
+"""Several ranks give the bits of one; they refuse and end together."""
 
 import hashlib
 import os
@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, command
+
+pytestmark = pytest.mark.slow
 
 DEFAULT = {}
 NETWORK = {  # two blocks a step, four a validation pass
@@ -49,22 +51,23 @@ def prepare(folder, changes):
 
 
 def train(folder, **environment):
-    end = command(folder, "python", "-m", "stages.train", environment=environment)
-    assert end.returncode == 0, end.stderr
+    result = command(folder, "python", "-m", "stages.train", environment=environment)
+    assert result.returncode == 0, result.stderr
     outputs = sorted((folder / "models/trained").iterdir())
-    return hashlib.sha256(b"".join(path.read_bytes() for path in outputs)).hexdigest(), end.stdout
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in outputs)).hexdigest()
+    return digest, result.stdout
 
 
 def test_the_number_of_ranks_and_threads_changes_no_bit(prepared):
     expected, _ = train(prepared)
     for num_ranks, num_threads in [(2, 1), (3, 2)]:
-        found, printed = train(
+        digest, printed = train(
             prepared,
             TORCHRUN=f"--standalone --nproc-per-node={num_ranks}",
             OMP_NUM_THREADS=str(num_threads),
         )
-        assert found == expected, (num_ranks, num_threads)
-        assert printed.count("epochs on cpu") == 1, "rank 0 alone reports and writes"
+        assert digest == expected, (num_ranks, num_threads)
+        assert printed.count("epochs on cpu") == 1, "only rank 0 prints and writes"
 
 
 def start(folder, rank, port):
@@ -115,7 +118,7 @@ def test_ranks_that_differ_refuse_to_start_and_name_what_differs(tmp_path, path,
     for process in ranks:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
-        assert f"train: rank 1 has another {named} than rank 0." in errors
+        assert f"train: rank 1 and rank 0 differ in the {named}. Make" in errors
         assert errors.count("train: rank") == 1
     assert not (folders[0] / "models/trained").exists()
 
@@ -131,7 +134,7 @@ def test_a_rank_that_dies_ends_the_others_with_a_sentence(tmp_path, victim, rows
     _, errors = ranks[1 - victim].communicate(timeout=30)
     ranks[victim].communicate()
     assert ranks[1 - victim].returncode == 1
-    assert errors.splitlines()[-1].startswith("train: another rank has ended; see its message.")
+    assert errors.splitlines()[-1].startswith("train: another rank has ended. See its message.")
     assert "Traceback" not in errors
     assert not (folder / "models/trained").exists()
 
@@ -139,17 +142,17 @@ def test_a_rank_that_dies_ends_the_others_with_a_sentence(tmp_path, victim, rows
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
-        ({"TORCHRUN": "'"}, "TORCHRUN is no command line: No closing quotation. Got: '"),
+        ({"TORCHRUN": "'"}, "TORCHRUN is not a command line: No closing quotation. Got: '"),
         (
             {"RANK": "0"},
-            "train: RANK is set, but the other ranks cannot be met. Start it by torchrun, or unset"
-            " RANK. (",
+            "train: RANK is set, but the other ranks cannot be reached. Start this stage with"
+            " torchrun, or unset RANK. (",
         ),
     ],
 )
-def test_a_wrong_environment_is_a_sentence(tmp_path, environment, sentence):
+def test_a_wrong_environment_is_refused_in_one_sentence(tmp_path, environment, sentence):
     folder = prepare(tmp_path, {})
-    end = command(folder, "python", "-m", "stages.train", environment=environment)
-    assert end.returncode == 1
-    assert end.stderr.startswith(sentence)
-    assert "Traceback" not in end.stderr
+    result = command(folder, "python", "-m", "stages.train", environment=environment)
+    assert result.returncode == 1
+    assert result.stderr.startswith(sentence)
+    assert "Traceback" not in result.stderr

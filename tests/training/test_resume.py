@@ -1,8 +1,7 @@
-"""A training that is stopped anywhere goes on to the same bits; nobody else writes meanwhile."""
+"""A training that is stopped anywhere continues to the same bits; no other process interferes."""
 
 import errno
 import os
-import pickle
 import re
 import shutil
 import signal
@@ -32,18 +31,16 @@ JOBS = {
 }  # fmt: skip
 SAVE, SAVE_NOW = module.Resume.save_if_due, module.Resume._save
 RESUMED = re.compile(r"train: resumed at epoch \d+ of \d+(, step \d+)?\n")
-
-
 OLD, YOUNG, LOCKED = "a" * 32, "b" * 32, "c" * 32
 
 
 class Killed(BaseException):
-    """Ends a training in the middle, as a signal does that cannot be caught."""
+    """Ends a training in the middle, like a signal that cannot be caught."""
 
 
 @pytest.fixture
 def kill_after(monkeypatch):
-    """Let the training save at every step, and be killed after so many."""
+    """Let the training save at every step, and kill it after this many steps."""
 
     def kill(num_steps):
         monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.0)
@@ -62,12 +59,12 @@ def kill_after(monkeypatch):
     return kill
 
 
-def state_files():
+def checkpoints():
     return sorted(Path(".resume").glob("*/state"))
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_training_killed_after_any_step_goes_on_to_the_same_bits(
+def test_a_training_killed_after_any_step_continues_to_the_same_bits(
     workspace, change, kill_after, capsys, job
 ):
     change(JOBS[job])
@@ -82,14 +79,16 @@ def test_a_training_killed_after_any_step_goes_on_to_the_same_bits(
             break
         except Killed:
             num_kills += 1
-        assert len(state_files()) == 1
+        assert len(checkpoints()) == 1
         shutil.rmtree(TRAINED)
         capsys.readouterr()
         kill_after(-1)
         train.main()
         assert RESUMED.search(capsys.readouterr().out)
         assert contents(TRAINED) == expected
-        assert not list(Path(".resume").iterdir()), "what led to an output is deleted"
+        assert not list(Path(".resume").iterdir()), (
+            "the checkpoint is deleted when the outputs are written"
+        )
     assert num_kills >= 3
 
 
@@ -110,7 +109,7 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bits(workspace, ch
 
 
 @pytest.mark.parametrize("changed", ["parameter", "data", "code"])
-def test_a_state_of_another_fingerprint_is_not_resumed(
+def test_a_checkpoint_of_another_fingerprint_is_not_used(
     workspace, change, kill_after, capsys, monkeypatch, changed
 ):
     change({"train.epochs": 9})
@@ -128,12 +127,12 @@ def test_a_state_of_another_fingerprint_is_not_resumed(
         monkeypatch.setattr(train, "fingerprint", lambda *_: {"code in stages/": b"other"})
     train.main()
     assert "resumed" not in capsys.readouterr().out
-    assert len(state_files()) == 1, "the other is kept"
+    assert len(checkpoints()) == 1, "the other checkpoint is kept"
 
 
 @pytest.fixture
 def killed(workspace, change, kill_after, capsys):
-    """The state of a training that was killed, and the bytes that it is to end with."""
+    """The checkpoint of a killed training, and the bytes that it must end with."""
     change({"train.epochs": 9})
     prepare.main()
     train.main()
@@ -142,7 +141,7 @@ def killed(workspace, change, kill_after, capsys):
     with pytest.raises(Killed):
         train.main()
     kill_after(-1)
-    [path] = state_files()
+    [path] = checkpoints()
     capsys.readouterr()
     return path, expected
 
@@ -166,30 +165,32 @@ def replace_by_a_second_folder(path):
 
 
 DAMAGES = {
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-9]),
     "flipped": flip,
-    "emptied": lambda path: path.write_bytes(b""),
-    "a pickle": lambda path: path.write_bytes(pickle.dumps({"epoch": 1})),
     "much too large": lambda path: os.truncate(path, 2**43),
     "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
-    "a link to what never ends": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+    "a link to an endless file": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
     "a folder": replace_by_a_folder,
     "a folder, again": replace_by_a_second_folder,
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_state_is_set_aside_and_training_starts_anew(killed, capsys, damage):
+def test_a_damaged_checkpoint_is_renamed_and_training_starts_from_the_beginning(
+    killed, capsys, damage
+):
     path, expected = killed
     DAMAGES[damage](path)
     train.main()
     printed = capsys.readouterr()
-    assert printed.err == f"train: {path} was damaged, and is now damaged; training starts anew.\n"
+    assert printed.err == (
+        f"train: the checkpoint {path} is damaged and was renamed to `damaged`. Training starts"
+        " from the beginning.\n"
+    )
     assert "resumed" not in printed.out
     assert contents(TRAINED) == expected
 
 
-def test_a_damaged_state_that_cannot_be_moved_is_left(killed, capsys, monkeypatch):
+def test_a_damaged_checkpoint_that_cannot_be_renamed_stays_there(killed, capsys, monkeypatch):
     def refuse(*_):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
@@ -198,11 +199,11 @@ def test_a_damaged_state_that_cannot_be_moved_is_left(killed, capsys, monkeypatc
     monkeypatch.setattr(module, "remove", refuse)
     train.main()
     errors = capsys.readouterr().err
-    assert f"{path} was damaged, and stays there: Operation not permitted; training" in errors
+    assert f"{path} is damaged and cannot be renamed: Operation not permitted. Training" in errors
     assert contents(TRAINED) == expected
 
 
-def test_a_state_put_in_anothers_place_is_set_aside(workspace, change, kill_after, capsys):
+def test_a_checkpoint_put_in_the_place_of_another_is_renamed(workspace, change, kill_after, capsys):
     change({"train.epochs": 9, "train.lr": 0.02})
     prepare.main()
     train.main()
@@ -212,11 +213,11 @@ def test_a_state_put_in_anothers_place_is_set_aside(workspace, change, kill_afte
         kill_after(4)
         with pytest.raises(Killed):
             train.main()
-    mine, other = sorted(state_files(), key=lambda path: path.stat().st_mtime, reverse=True)
+    mine, other = sorted(checkpoints(), key=lambda path: path.stat().st_mtime, reverse=True)
     mine.write_bytes(other.read_bytes())
     kill_after(-1)
     train.main()
-    assert "was damaged" in capsys.readouterr().err
+    assert "is damaged and was renamed" in capsys.readouterr().err
     assert contents(TRAINED) == expected
 
 
@@ -227,7 +228,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_a_state_that_cannot_be_written_or_deleted_ends_no_training(
+def test_a_checkpoint_that_cannot_be_written_or_deleted_ends_no_training(
     workspace, change, kill_after, capsys, monkeypatch, odd
 ):
     change({"train.epochs": 9})
@@ -249,7 +250,7 @@ def test_a_state_that_cannot_be_written_or_deleted_ends_no_training(
 
 
 @pytest.mark.parametrize("odd", ["pipe", "link"])
-def test_a_name_that_is_something_else_is_replaced(workspace, odd):
+def test_a_pid_file_that_is_something_else_is_replaced(workspace, odd):
     path = workspace / "state/pid"
     path.parent.mkdir()
     os.mkfifo(path) if odd == "pipe" else path.symlink_to(os.devnull)
@@ -258,8 +259,10 @@ def test_a_name_that_is_something_else_is_replaced(workspace, odd):
     assert module._owner(path.parent) == f"process {os.getpid()}"
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff", None])
-def test_a_trainer_without_a_readable_name_is_another_process(workspace, change, content, capsys):
+@pytest.mark.parametrize("content", [b"\xff", None])
+def test_a_trainer_without_a_readable_pid_is_called_another_process(
+    workspace, change, content, capsys
+):
     folder = workspace / "state"
     folder.mkdir()
     if content is None:
@@ -270,7 +273,7 @@ def test_a_trainer_without_a_readable_name_is_another_process(workspace, change,
     os.close(module._lock(folder))
 
 
-def test_odd_neighbours_disturb_no_training(workspace, change):
+def test_a_file_beside_the_checkpoints_disturbs_no_training(workspace, change):
     change({"train.epochs": 2})
     prepare.main()
     Path(".resume").mkdir()
@@ -281,14 +284,15 @@ def test_odd_neighbours_disturb_no_training(workspace, change):
     assert odd.exists()
 
 
-def test_a_state_that_may_not_be_read_is_set_aside(long_job):
+@pytest.mark.slow
+def test_a_checkpoint_that_may_not_be_read_is_renamed(long_job):
     folder, expected = long_job
     start(folder).stop(signal.SIGTERM)
     [path] = folder.glob(".resume/*/state")
     path.chmod(0)
-    end = command(folder, *TRAIN, preexec_fn=without_override)
-    assert end.returncode == 0, end.stderr
-    assert "was damaged" in end.stderr
+    result = command(folder, *TRAIN, preexec_fn=without_override)
+    assert result.returncode == 0, result.stderr
+    assert "is damaged and was renamed" in result.stderr
     assert contents(folder / TRAINED) == expected
 
 
@@ -298,7 +302,7 @@ def test_a_training_that_dvc_has_not_recorded_is_not_lost(workspace, change, mon
     prepare.main()
     train.main()
     expected = contents(TRAINED)
-    [path] = state_files()
+    [path] = checkpoints()
     content = path.read_bytes()
     shutil.rmtree(TRAINED)  # as DVC does before it runs it again
     capsys.readouterr()
@@ -308,7 +312,7 @@ def test_a_training_that_dvc_has_not_recorded_is_not_lost(workspace, change, mon
     assert contents(TRAINED) == expected
     assert path.read_bytes() == content
     forget_recorded()
-    assert path.exists(), "no dvc.lock names what it led to"
+    assert path.exists(), "dvc.lock does not name the outputs"
     ended = path.with_name("ended")
     Path("dvc.lock").write_text(f"stages:\n{ended.read_text()}")
     noted = ended.read_bytes()
@@ -319,14 +323,14 @@ def test_a_training_that_dvc_has_not_recorded_is_not_lost(workspace, change, mon
     lock = lock_folder(path.parent)
     forget_recorded()
     os.close(lock)
-    assert path.exists(), "somebody uses it"
+    assert path.exists(), "another process uses it"
     train.main()
-    assert "resumed" not in capsys.readouterr().out, "it is recorded: this one was asked for"
+    assert "resumed" not in capsys.readouterr().out, "DVC has recorded it: this training was forced"
     forget_recorded()
     assert not [*Path(".resume").iterdir()]
 
 
-def test_the_same_outputs_of_other_code_are_not_taken_for_recorded(workspace, monkeypatch):
+def test_equal_outputs_of_other_code_do_not_count_as_recorded(workspace, monkeypatch):
     state, outputs, code = Path(".resume/state"), Path("models/trained"), Path("train.py")
     for folder in (state, outputs):
         folder.mkdir(parents=True)
@@ -344,12 +348,13 @@ def test_the_same_outputs_of_other_code_are_not_taken_for_recorded(workspace, mo
     assert not state.exists()
 
 
-def test_a_training_that_dvc_has_recorded_is_run_again_if_it_is_forced(quick, tmp_path):
+@pytest.mark.slow
+def test_a_training_that_dvc_has_recorded_runs_again_if_it_is_forced(quick, tmp_path):
     folder = shutil.copytree(quick, tmp_path / "copy")
     for _ in range(2):
-        end = command(folder, "dvc", "repro", "--force", "--single-item", "train")
-        assert end.returncode == 0, end.stderr
-        assert "resumed" not in end.stdout
+        result = command(folder, "dvc", "repro", "--force", "--single-item", "train")
+        assert result.returncode == 0, result.stderr
+        assert "resumed" not in result.stdout
         assert len([*folder.glob(".resume/*/ended")]) == 1
     assert command(folder, "dvc", "repro", "--force", "evaluate").returncode == 0
     assert not [*(folder / ".resume").iterdir()]
@@ -363,6 +368,7 @@ def test_a_signal_after_the_last_step_ends_the_process(workspace, change, monkey
     killed = []
     change({"train.epochs": 2})
     prepare.main()
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 1e9)  # the last save alone, however slow
     monkeypatch.setattr(module.Resume, "_save", stop)
     monkeypatch.setattr(module.os, "kill", lambda pid, signum: killed.append((pid, signum)))
     train.main()
@@ -378,10 +384,10 @@ def test_a_signal_after_the_last_save_ends_the_process(workspace, change, monkey
     monkeypatch.setattr(module.os, "kill", lambda pid, signum: killed.append((pid, signum)))
     train.main()
     assert killed == [(os.getpid(), signal.SIGTERM)]
-    assert "train: stopped by SIGTERM; its outputs are written\n" in capsys.readouterr().out
+    assert "train: stopped by SIGTERM; the outputs are written\n" in capsys.readouterr().out
 
 
-def test_a_full_disk_stops_no_training_and_is_said_once(
+def test_a_full_disk_stops_no_training_and_is_reported_once(
     workspace, change, kill_after, capsys, monkeypatch
 ):
     fsync = os.fsync
@@ -403,8 +409,8 @@ def test_a_full_disk_stops_no_training_and_is_said_once(
     assert contents(TRAINED) == expected
 
 
-def test_the_state_is_kept_until_the_outputs_are_on_the_disk(workspace, change, monkeypatch):
-    flushed, fsync, end = set(), os.fsync, module.Resume.end
+def test_the_checkpoint_is_kept_until_the_outputs_are_on_the_disk(workspace, change, monkeypatch):
+    flushed, fsync, end_training = set(), os.fsync, module.Resume.end
 
     def note(descriptor):
         fsync(descriptor)
@@ -414,7 +420,7 @@ def test_the_state_is_kept_until_the_outputs_are_on_the_disk(workspace, change, 
         outputs = [*TRAINED.iterdir(), TRAINED, TRAINED.parent]
         assert len(outputs) == 4
         assert {path.stat().st_ino for path in outputs} <= flushed
-        end(self, folder)
+        end_training(self, folder)
 
     change({"train.epochs": 2})
     prepare.main()
@@ -425,7 +431,7 @@ def test_the_state_is_kept_until_the_outputs_are_on_the_disk(workspace, change, 
     assert not list(Path(".resume").iterdir())
 
 
-def test_states_that_nobody_wants_any_more_are_deleted(workspace, change):
+def test_checkpoints_older_than_30_days_are_deleted(workspace, change):
     change({"train.epochs": 2})
     prepare.main()
     day = 24 * 3600
@@ -446,31 +452,29 @@ def test_states_that_nobody_wants_any_more_are_deleted(workspace, change):
     assert kept == {LOCKED, YOUNG, "thesis", "notes.txt"}
 
 
-# Processes.
-
 TRAIN = [sys.executable, "-m", "stages.train"]
 
 
 def ignore_no_signal():
-    for each in module.SIGNALS:
-        signal.signal(each, signal.SIG_DFL)
+    for item in module.SIGNALS:
+        signal.signal(item, signal.SIG_DFL)
 
 
 class Started:
-    """A running command in a session of its own, that has begun to train."""
+    """A running command in its own session."""
 
-    def __init__(self, folder, words, environment):
+    def __init__(self, folder, arguments, environment):
         names = ("PYTHON", "DVC", "ATEN", "MKL", "OMP")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(names)}
         inherited["PATH"] = f"{Path(sys.executable).parent}:{inherited['PATH']}"
         self.process = subprocess.Popen(
-            words, cwd=folder, env=inherited | environment, start_new_session=True, text=True,
+            arguments, cwd=folder, env=inherited | environment, start_new_session=True, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             preexec_fn=ignore_no_signal,  # noqa: PLW1509 (it touches no lock)
         )  # fmt: skip
 
     def stop(self, signum):
-        """Send the first process a signal; what it has printed, once it has ended by it."""
+        """Send the first process a signal that ends it; return what it has printed."""
         self.process.send_signal(signum)
         printed, _ = self.process.communicate(timeout=60)
         assert self.process.returncode == -signum, printed
@@ -484,11 +488,11 @@ def wait_until(holds, seconds=60):
         time.sleep(0.05)
 
 
-def start(folder, words=TRAIN, **environment):
-    """Start a training, and wait until it has saved its state."""
+def start(folder, arguments=TRAIN, **environment):
+    """Start a training, and wait until it has saved a checkpoint."""
     path = folder / ".resume"
     before = {file: file.stat().st_mtime for file in path.glob("*/state")}
-    started = Started(folder, words, environment)
+    started = Started(folder, arguments, environment)
     wait_until(
         lambda: any(file.stat().st_mtime != before.get(file) for file in path.glob("*/state"))
     )
@@ -506,8 +510,8 @@ def long_run(finished, tmp_path_factory):
     folder = shutil.copytree(finished, tmp_path_factory.mktemp("long") / "project")
     params = folder / "params.yaml"
     params.write_text(params.read_text().replace("epochs: 200 ", "epochs: 25000 "))
-    end = command(folder, *TRAIN)
-    assert end.returncode == 0, end.stderr
+    result = command(folder, *TRAIN)
+    assert result.returncode == 0, result.stderr
     expected = contents(folder / TRAINED)
     shutil.rmtree(folder / TRAINED)
     return folder, expected
@@ -519,8 +523,9 @@ def long_job(long_run, tmp_path):
     return shutil.copytree(folder, tmp_path / "project"), expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_saves_ends_the_process_as_usual_and_the_next_run_goes_on(long_job, signum):
+def test_a_signal_saves_and_ends_the_process_and_the_next_run_continues(long_job, signum):
     folder, expected = long_job
     printed = start(folder).stop(signum)
     where = re.search(
@@ -529,11 +534,12 @@ def test_a_signal_saves_ends_the_process_as_usual_and_the_next_run_goes_on(long_
     assert where, printed
     assert "Traceback" not in printed
     assert not (folder / TRAINED).exists()
-    end = command(folder, *TRAIN)
-    assert f"train: resumed at {where[1]}\n" in end.stdout
+    result = command(folder, *TRAIN)
+    assert f"train: resumed at {where[1]}\n" in result.stdout
     assert contents(folder / TRAINED) == expected
 
 
+@pytest.mark.slow
 def test_a_signal_that_is_ignored_stays_ignored(long_job):
     folder, expected = long_job
     started = start(folder, ["nohup", *TRAIN])
@@ -544,6 +550,7 @@ def test_a_signal_that_is_ignored_stays_ignored(long_job):
     assert contents(folder / TRAINED) == expected
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_the_process_at_once(long_job):
     folder, _ = long_job
     params = folder / "params.yaml"
@@ -561,49 +568,52 @@ def test_a_second_signal_ends_the_process_at_once(long_job):
     assert not list(folder.glob(".resume/*/state"))
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_a_process_whose_main_thread_computes(tmp_path):
-    """A handler of Python's would run after the computation alone, in minutes."""
+    """A Python handler would run only after the computation, in minutes."""
     program = (
         "import hashlib, threading\n"
         "from stages.base import process\n"
         "from stages.training import resume\nfrom stages.training.ranks import Ranks\n"
-        "def say(): process.is_stopping.wait(); print('will stop', flush=True)\n"
+        "def report(): process.is_stopping.wait(); print('will stop', flush=True)\n"
         "with resume.resumable({}, Ranks(), 1):\n"
-        "    threading.Thread(target=say, daemon=True).start()\n"
+        "    threading.Thread(target=report, daemon=True).start()\n"
         "    print('begun', flush=True)\n"
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**30)\n"
     )
-    ends = []
+    returncodes = []
     for num_signals in (1, 2):
         started = Started(ROOT, [sys.executable, "-c", program], {"DVC_ROOT": str(tmp_path)})
         assert started.process.stdout.readline() == "begun\n"
         for number in range(num_signals):
             time.sleep(1)
             started.process.send_signal(signal.SIGTERM)
-            if not number:  # who waits for an orphan's end sends it no second one
+            if not number:  # the thread that ends orphans sends no second signal
                 assert started.process.stdout.readline() == "will stop\n"
         try:
             started.process.communicate(timeout=5)
         except subprocess.TimeoutExpired:
             started.process.kill()
             started.process.communicate()
-        ends.append(started.process.returncode)
-    assert ends == [-signal.SIGKILL, -signal.SIGTERM]
+        returncodes.append(started.process.returncode)
+    assert returncodes == [-signal.SIGKILL, -signal.SIGTERM]
 
 
+@pytest.mark.slow
 def test_a_trainer_saves_and_stops_when_dvc_has_died(long_job):
     folder, expected = long_job
     start(folder, ["dvc", "repro", "train"]).stop(signal.SIGKILL)
     pid = pid_of(folder)
     wait_until(lambda: not process._stat(pid)[0], seconds=10)
     assert not (folder / TRAINED).exists()
-    end = command(folder, "dvc", "repro", "train")
-    assert end.returncode == 0, end.stderr
-    assert RESUMED.search(end.stdout)
+    result = command(folder, "dvc", "repro", "train")
+    assert result.returncode == 0, result.stderr
+    assert RESUMED.search(result.stdout)
     assert contents(folder / TRAINED) == expected
 
 
-def test_parameters_changed_while_it_trains_are_not_recorded_for_what_it_learned(long_job):
+@pytest.mark.slow
+def test_parameters_changed_during_training_are_not_recorded_with_its_outputs(long_job):
     folder, expected = long_job
     started = start(folder, ["dvc", "repro", "train"])
     params, lock = folder / "params.yaml", (folder / "dvc.lock").read_text()
@@ -611,15 +621,16 @@ def test_parameters_changed_while_it_trains_are_not_recorded_for_what_it_learned
     params.write_text(text.replace("lr: 0.1 ", "lr: 0.2 "))
     printed, _ = started.process.communicate(timeout=120)
     assert started.process.returncode != 0
-    assert "train: `train` in params.yaml changed while it ran, and DVC would take it " in printed
+    assert "train: `train` in params.yaml changed while the stage ran, so its outputs" in printed
     assert not (folder / TRAINED).exists()
     assert (folder / "dvc.lock").read_text() == lock
     params.write_text(text)
-    end = command(folder, "dvc", "repro", "train")
-    assert RESUMED.search(end.stdout), end.stderr
+    result = command(folder, "dvc", "repro", "train")
+    assert RESUMED.search(result.stdout), result.stderr
     assert contents(folder / TRAINED) == expected
 
 
+@pytest.mark.slow
 def test_a_trainer_started_by_hand_outlives_its_shell(long_job):
     folder, expected = long_job
     start(folder, ["sh", "-c", f"{sys.executable} -m stages.train & wait"]).stop(signal.SIGKILL)
@@ -627,12 +638,13 @@ def test_a_trainer_started_by_hand_outlives_its_shell(long_job):
     assert contents(folder / TRAINED) == expected
 
 
+@pytest.mark.slow
 def test_a_second_trainer_waits_and_names_the_first(long_job):
     folder, expected = long_job
     first = start(folder)
     with (folder / "second").open("w") as output:
         second = subprocess.Popen(TRAIN, cwd=folder, stdout=output)
-    sentence = f"train: process {first.process.pid} trains the same; waiting for its end\n"
+    sentence = f"train: waiting for process {first.process.pid}, which runs the same training\n"
     wait_until(lambda: (folder / "second").read_text() == sentence)
     first.stop(signal.SIGTERM)
     assert second.wait(60) == 0
@@ -640,6 +652,7 @@ def test_a_second_trainer_waits_and_names_the_first(long_job):
     assert contents(folder / TRAINED) == expected
 
 
+@pytest.mark.slow
 def test_two_trainings_of_different_parameters_do_not_wait_for_each_other(long_job, tmp_path):
     folder, expected = long_job
     other = shutil.copytree(folder, tmp_path / "other")
@@ -652,18 +665,19 @@ def test_two_trainings_of_different_parameters_do_not_wait_for_each_other(long_j
     printed, _ = first.process.communicate(timeout=120)
     assert first.process.returncode == 0, printed
     assert contents(folder / TRAINED) == expected
-    assert not list(folder.glob(".resume/*")), "each has deleted its own state"
+    assert not list(folder.glob(".resume/*")), "each has deleted its own checkpoint"
 
 
-def test_an_experiment_in_a_copy_resumes_from_another_copy(long_job):
+@pytest.mark.slow
+def test_an_experiment_in_a_copy_resumes_the_training_of_another_copy(long_job):
     folder, _ = long_job
-    words = ["dvc", "exp", "run", "--temp", "-S", "train.epochs=25001", "evaluate"]
-    started = start(folder, words)
+    arguments = ["dvc", "exp", "run", "--temp", "-S", "train.epochs=25001", "evaluate"]
+    started = start(folder, arguments)
     os.killpg(started.process.pid, signal.SIGKILL)
     started.process.communicate()
-    end = command(folder, *words)
-    assert end.returncode == 0, end.stderr
-    assert RESUMED.search(end.stdout)
+    result = command(folder, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert RESUMED.search(result.stdout)
     assert not list((folder / ".resume").iterdir())
 
 
@@ -683,6 +697,7 @@ def large_run(tmp_path_factory):
     return folder, expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("killed", "torchrun"),
     [("rank 0", None), ("another rank", None), ("all", "--standalone --nproc-per-node=3")],
@@ -701,12 +716,13 @@ def test_ranks_resume_with_another_number_of_them(large_run, tmp_path, killed, t
     started.process.communicate(timeout=60)
     assert started.process.returncode == 1
     assert not (folder / TRAINED).exists()
-    end = command(folder, *TRAIN, environment={"TORCHRUN": torchrun} if torchrun else {})
-    assert end.returncode == 0, end.stderr
-    assert RESUMED.search(end.stdout)
+    result = command(folder, *TRAIN, environment={"TORCHRUN": torchrun} if torchrun else {})
+    assert result.returncode == 0, result.stderr
+    assert RESUMED.search(result.stdout)
     assert contents(folder / TRAINED) == expected
 
 
+@pytest.mark.slow
 def test_ranks_end_at_a_signal_to_all_and_resume(large_run, tmp_path):
     folder, expected = shutil.copytree(large_run[0], tmp_path / "copy"), large_run[1]
     started = start(folder, TORCHRUN="--standalone --nproc-per-node=2")
@@ -715,7 +731,7 @@ def test_ranks_end_at_a_signal_to_all_and_resume(large_run, tmp_path):
     assert started.process.returncode != 0
     assert "the next run goes on from epoch" in printed
     assert not (folder / TRAINED).exists()
-    end = command(folder, *TRAIN)
-    assert end.returncode == 0, end.stderr
-    assert RESUMED.search(end.stdout)
+    result = command(folder, *TRAIN)
+    assert result.returncode == 0, result.stderr
+    assert RESUMED.search(result.stdout)
     assert contents(folder / TRAINED) == expected
