@@ -4,21 +4,36 @@ Run by `dvc repro`, or alone by `python -m stages.evaluate`. Reads params.yaml, 
 models/trained/; writes metrics/.
 """
 
+import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.base.errors import UserError
-from stages.base.files import EVALUATION, HISTORY, PLOTS, PREPARED, WEIGHTS, write_json
+from stages.base.files import (
+    EVALUATION,
+    HISTORY,
+    PLOTS,
+    PREDICTIONS,
+    PREPARED,
+    WEIGHTS,
+    sha256,
+    to_json,
+    write_aside,
+)
 from stages.base.outputs import output_folder
 from stages.base.params import TrainParams, load_params
 from stages.base.process import require_recordable, run
 from stages.base.recorded import forget_recorded
+from stages.base.threads import in_order
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model, formula
+from stages.rows.predictions import write_predictions
 from stages.rows.split import Split, read_statistics
 from stages.scoring.figure import write_figure
 from stages.scoring.least_squares import LeastSquares, least_squares
@@ -49,7 +64,7 @@ def main() -> None:
     optimum = least_squares(training, statistics)
     scored, name = (test, "test") if test.num_rows else (training, "train")
     compared = scores(scored, {"model": predict, "least_squares": optimum.predict})
-    evaluation: dict[str, dict[str, Any]] = {
+    evaluation: dict[str, Any] = {
         "least_squares": describe(model.features, optimum) | {name: compared["least_squares"]},
         name: compared["model"],
     }
@@ -62,9 +77,14 @@ def main() -> None:
     with output_folder(PLOTS, keeps_others=True) as folder:
         fit = sample_fit(scored, predict, optimum, params.evaluate.plot_rows)
         fit.to_csv(folder / "fit.csv", index=False, lineterminator="\n")
+        draft = PREDICTIONS.with_name(f".{PREDICTIONS.name}.draft")
+        text = to_json(evaluation)
+        origin = {"weights": sha256(WEIGHTS), "scores": hashlib.sha256(text).hexdigest()}
+        write_predictions(draft, predictions_of(scored, predict), scored.dtype, origin)
         write_figure(folder, read_history(), fit, loss_label(params.train, model.target))
         require_recordable()
-        write_json(EVALUATION, evaluation)
+        draft.replace(PREDICTIONS)
+        write_aside(EVALUATION, text)
     kind = "test" if test.num_rows else "training"
     best = formula(model.features, model.target, optimum.coefficients.tolist())
     print(
@@ -89,6 +109,16 @@ def describe(features: list[str], optimum: LeastSquares) -> dict[str, Any]:
 def coefficient_names(features: list[str]) -> list[str]:
     """Name the intercept and the slopes: b and m for one feature, else `intercept` and features."""
     return ["b", "m"] if len(features) == 1 else ["intercept", *features]
+
+
+def predictions_of(split: Split, predict: Predict) -> Iterator[NDArray[np.floating]]:
+    """Yield the predictions for all rows of ``split``, block by block, shape ``(rows, 1)``."""
+
+    @torch.inference_mode()  # here, because it applies to one thread
+    def predict_block(block: int) -> NDArray[np.floating]:
+        return predict(torch.from_numpy(split.read(block))[:, :-1]).numpy()
+
+    return in_order(predict_block, range(split.num_blocks))
 
 
 def sample_fit(

@@ -57,7 +57,7 @@ def main() -> None:
         require_columns(table, release.model)
         names = [*table.names, f"{release.model.target}{SUFFIX}"]
         with table_output(arguments.output, names) as write:
-            num_rows, num_outside = predict(release, table, arguments.decimal, write)
+            num_rows, num_outside = predict_table(release, table, arguments.decimal, write)
     if num_outside:
         listing = ", ".join(f"`{name}` in {count}" for name, count in num_outside.items())
         sys.stderr.write(
@@ -147,7 +147,7 @@ def require_separate_output(output: str, table: str) -> None:
         raise UserError(f"--output must not be the table, or a file in its folder. Got {output}.")
 
 
-def predict(
+def predict_table(
     release: Release, table: Table, decimal: str, write: Write
 ) -> tuple[int, dict[str, int]]:
     """Predict batch by batch, in all threads, and write the batches in order.

@@ -19,7 +19,7 @@ from stages.base.params import PrepareParams, load_params
 from stages.base.process import run
 from stages.base.progress import Progress
 from stages.rows.categories import encode, inputs_of
-from stages.rows.exact_sum import exact_mean, exact_sum
+from stages.rows.ordered_sum import column_sums, ordered_mean, ordered_sum
 from stages.rows.split import SPLITS, Split, SplitWriter, Statistics, split_labels
 from stages.tables.cells import CellFormat, CheckedCells, choose_columns, require_names
 from stages.tables.line import Line
@@ -171,11 +171,11 @@ def statistics(
         rows = cells(block)
         lowest[block], highest[block] = rows.min(axis=0), rows.max(axis=0)
         with np.errstate(over="ignore"):  # errstate holds for its thread only
-            return (rows - mean) ** 2
+            return column_sums((rows - mean) ** 2)
 
     with progress:
-        mean = exact_mean(cells, blocks, len(columns), training.num_rows)
-        variance = exact_sum(squares, blocks, len(columns)) / training.num_rows
+        mean = ordered_mean(cells, blocks, training.num_rows)
+        variance = ordered_sum(squares, blocks) / training.num_rows
     if not np.isfinite(variance).all():
         column = columns[np.isfinite(variance).argmin()]
         raise UserError(

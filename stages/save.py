@@ -1,6 +1,7 @@
-"""Release the trained model, if it meets its requirements and a new process can use it.
+"""Release the trained model, if it meets its requirements and its programs predict the same.
 
-Reads params.yaml, metrics/, models/trained/ and data/prepared/; writes models/release/.
+Run by `dvc repro`, or alone by `python -m stages.save`. Reads params.yaml, metrics/,
+models/trained/ and data/prepared/; writes models/release/. It does not need PyTorch.
 """
 
 import shutil
@@ -12,6 +13,7 @@ from stages.base.errors import UserError
 from stages.base.files import (
     EVALUATION,
     PLOTS,
+    PREDICTIONS,
     PREPARED,
     RELEASE,
     STATISTICS,
@@ -22,7 +24,7 @@ from stages.base.files import (
 )
 from stages.base.outputs import output_folder
 from stages.base.params import load_params
-from stages.base.process import run, run_module
+from stages.base.process import run
 from stages.model.signature import open_weights
 from stages.release.card import card
 from stages.release.manifest import (
@@ -36,10 +38,11 @@ from stages.release.manifest import (
     columns,
     proof,
 )
+from stages.release.proof import prove
+from stages.release.verify import verify_release
+from stages.rows.predictions import Predictions
 from stages.rows.split import SPLITS, Split, read_statistics
 
-EXPORT = "stages.release.export"
-PROOF = "stages.release.proof"
 FIGURE = "figure.svg"
 
 
@@ -47,11 +50,13 @@ def main() -> None:
     params = load_params()
     evaluation = read_json(EVALUATION)
     require_scores(evaluation, params.save.require)
+    name = "test" if "test" in evaluation else "train"
+    split = Split(PREPARED / f"{name}.parquet")
+    predictions = read_predictions(split)
     with output_folder(RELEASE) as folder:
-        with open_weights(WEIGHTS, "numpy"):  # raises UserError if this is not a model
-            shutil.copyfile(WEIGHTS, folder / MODEL)
+        shutil.copyfile(WEIGHTS, folder / MODEL)
         if params.save.onnx:
-            require_success(EXPORT, folder)
+            write_onnx(folder)
         try:
             manifest = build_manifest(folder, params.model_dump(), evaluation)
             text = card(manifest)
@@ -60,22 +65,40 @@ def main() -> None:
         write_json(folder / MANIFEST, manifest.model_dump())
         (folder / "README.md").write_text(text, encoding="utf-8")
         shutil.copyfile(PLOTS / FIGURE, folder / FIGURE)
-        require_success(PROOF, folder)
+        manifest, onnx = verify_release(folder)
+        differences = prove(folder, manifest, onnx, split, predictions)
+    for program, difference in differences.items():
+        print(
+            f"save: {program} and PyTorch predict the same for {split.num_rows} {name}"
+            f" rows; largest difference {difference:.0e}"
+        )
     sizes = [f"{name}, {file.size_bytes} bytes" for name, file in sorted(manifest.files.items())]
     print(f"save: {RELEASE}: {'; '.join(sizes)}")
 
 
-def require_success(name: str, draft: Path) -> None:
-    """Run a module on the draft of the release.
+def write_onnx(folder: Path) -> None:
+    """Write model.onnx beside the weights."""
+    from stages.release.export import export  # noqa: PLC0415 (many releases have no ONNX)
+
+    with open_weights(folder / MODEL, "numpy") as (signature, file):
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        (folder / ONNX).write_bytes(export(weights, signature))
+
+
+def read_predictions(split: Split) -> Predictions:
+    """Return what `evaluate` predicted for the rows of ``split``.
 
     Raises:
-        UserError: If it fails; it has printed the reason.
+        UserError: If these predictions, or the scores, are those of other weights or rows.
     """
-    if not run_module(name, draft):
+    predictions = Predictions(PREDICTIONS)
+    origin = {"weights": sha256(WEIGHTS), "scores": sha256(EVALUATION)}
+    if predictions.origin != origin or predictions.num_rows != split.num_rows:
         raise UserError(
-            "save: nothing is released; see above. If DVC has deleted the release before, run"
-            f" `dvc checkout {RELEASE}`."
+            f"save: {EVALUATION} and {PREDICTIONS} do not belong to {WEIGHTS}. Run `dvc repro"
+            " --force evaluate`."
         )
+    return predictions
 
 
 def build_manifest(folder: Path, parameters: dict[str, Any], scores: dict[str, Any]) -> Manifest:

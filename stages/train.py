@@ -21,10 +21,10 @@ from stages.base.progress import Progress
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model
 from stages.rows.split import Split, Statistics, read_statistics
-from stages.training.batches import ScaledRows, ScaledSplit, batches, block_size, load_splits
-from stages.training.checkpoint import History, State
+from stages.training.batches import ScaledRows, batches, block_size, load_rows
+from stages.training.checkpoint import History, State, last_losses, thin
 from stages.training.fingerprint import code_digest, fingerprint
-from stages.training.gradient import backward, mean_loss
+from stages.training.gradient import mean_loss
 from stages.training.lbfgs import LBFGS
 from stages.training.ranks import Ranks, join_ranks, start_ranks
 from stages.training.resume import Resume, resumable
@@ -34,7 +34,6 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "mae": functional.l1_loss,
     "huber": functional.huber_loss,
 }
-MAX_HISTORY_ROWS = 1000
 
 
 def main() -> None:
@@ -49,9 +48,10 @@ def main() -> None:
         if ranks.num_ranks > 1:
             ranks.require_equal(code_digest())
             ranks.require_equal(digests)
-        splits = load_splits(training, validation, model, ranks)
+        TRAINED.parent.mkdir(exist_ok=True)
+        rows = [load_rows(split, model, TRAINED.parent) for split in (training, validation)]
         with resumable(digests, ranks, params.train.epochs) as resume:
-            history = train(params.train, model, *splits, ranks, resume)
+            history = train(params.train, model, rows[0], rows[1], ranks, resume)
             if ranks.rank > 0:
                 return
             with output_folder(TRAINED) as folder:
@@ -69,8 +69,8 @@ def main() -> None:
 def train(
     params: TrainParams,
     model: Model,
-    training: ScaledSplit,
-    validation: ScaledSplit,
+    training: ScaledRows,
+    validation: ScaledRows,
     ranks: Ranks,
     resume: Resume,
 ) -> History:
@@ -86,22 +86,27 @@ def train(
     Raises:
         UserError: If the loss is no longer finite.
     """
-    network = model.network
+    network = model.network  # works on z-scores; the model adds the table's own units
     parameters = [*network.parameters()]
     loss_function = LOSSES[params.loss]
     optimizer = build_optimizer(params, parameters)
     size = block_size(len(model.features), params.hidden)
+    device = model.input_mean.device
     state = State(network, optimizer)
-    resume.restore(state)  # continues from the checkpoint, if there is one
+    resume.restore(state)  # continue from the checkpoint, if there is one
     num_rows = training.num_rows + validation.num_rows
     progress = Progress(
         "train", params.epochs * num_rows, state.epoch * num_rows, is_shown=ranks.rank == 0
     )
 
-    def loss_of(block: ScaledRows) -> Tensor:
+    def block_loss(block: ScaledRows) -> Tensor:
         progress.add(block.num_rows * ranks.num_ranks)
-        predictions = network(block.inputs)  # 1. forward pass
-        return loss_function(predictions, block.targets)  # 2. loss
+        rows = block.to(device)
+        predictions = network(rows.inputs)  # 1. forward pass
+        return loss_function(predictions, rows.targets)  # 2. loss
+
+    def loss_of(rows: ScaledRows) -> Tensor:
+        return mean_loss(block_loss, rows.blocks(size), parameters, ranks)
 
     with progress:
         for epoch in range(state.epoch, params.epochs):
@@ -112,17 +117,21 @@ def train(
             network.train()
             for batch in batches(training, params.batch_size, params.seed, epoch, state.step):
 
-                def closure() -> float:  # L-BFGS calls it several times in a step
+                def closure() -> float:  # called once in a step, by L-BFGS several times
                     optimizer.zero_grad()  # 3. clear the gradients
-                    # 4. backpropagation, after 1. and 2., for every block of the batch
-                    return backward(loss_of, batch.blocks(size), parameters, ranks)  # noqa: B023 (called in this turn only)
+                    loss = loss_of(batch)  # forward pass and loss, block by block
+                    loss.backward()  # 4. backpropagation
+                    return loss.item()
 
                 loss = optimizer.step(closure)  # 5. gradient descent
                 state.total_loss += loss * batch.num_rows
                 state.step += 1
-                resume.save_if_due(state)
+                resume.save_if_due(state)  # every few seconds
             network.eval()
-            validation_loss = mean_loss(loss_of, validation.blocks(size), ranks)
+            validation_loss = None
+            if validation.num_rows:
+                with torch.inference_mode():
+                    validation_loss = loss_of(validation).item()
             state.end_epoch(training.num_rows, validation_loss)
             progress.update(state.epoch * num_rows)
             require_finite(params, *state.history[-1])
@@ -164,20 +173,10 @@ def build_optimizer(params: TrainParams, parameters: list[nn.Parameter]) -> opti
         case "sgd":
             return optim.SGD(parameters, lr=params.lr)
         case "adam":
-            # Not fused, Adam would take square roots with MKL, whose bits depend on the CPU.
+            # fused, because the other way takes square roots with MKL, whose bits depend on the CPU
             return optim.Adam(parameters, lr=params.lr, fused=True)
         case "lbfgs":
             return LBFGS(parameters, lr=params.lr)
-
-
-def last_losses(history: History) -> str:
-    """Return the last epoch's losses as text, such as ``, loss 0.12, validation loss 0.15``."""
-    return "".join(
-        f", {name} {loss:.4g}"
-        for _, *losses in history[-1:]
-        for name, loss in zip(("loss", "validation loss"), losses, strict=True)
-        if loss is not None
-    )
 
 
 def require_finite(params: TrainParams, epoch: int, *values: float | None) -> None:
@@ -188,12 +187,6 @@ def require_finite(params: TrainParams, epoch: int, *values: float | None) -> No
             f"train: diverged in epoch {epoch}: the loss is no longer finite. Lower `train.lr`"
             f" (now {params.lr:g}){other_cure}."
         )
-
-
-def thin(history: History) -> History:
-    """Keep at most 1,000 rows of the history, evenly spaced, always with the last one."""
-    stride = math.ceil(len(history) / MAX_HISTORY_ROWS)
-    return [row for row in history if row[0] % stride == 0 or row[0] == len(history)]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from stages import prepare, train
 from stages.base.errors import UserError
 from stages.base.files import TRAINED, WEIGHTS
 from stages.model.model import Model
-from stages.training import batches
 from tests.conftest import contents
 
 TUTORIAL = {
@@ -163,13 +162,6 @@ def test_without_validation_rows_the_history_has_no_validation_loss(learn):
     assert pd.read_csv(TRAINED / "history.csv")["validation_loss"].isna().all()
 
 
-@pytest.mark.parametrize("epochs", [1, 999, 1000, 1001, 1999, 2000, 2001, 12_345])
-def test_the_history_has_at_most_1000_rows_and_always_the_last(epochs):
-    rows = train.thin([(epoch, 1.0, None) for epoch in range(1, epochs + 1)])
-    assert rows[-1][0] == epochs
-    assert min(epochs, 500) <= len(rows) <= 1000
-
-
 def test_the_last_validation_loss_is_that_of_the_written_model(learn):
     model = learn({"train.epochs": 7})
     rows = torch.from_numpy(pd.read_parquet("data/prepared/validation.parquet").to_numpy(copy=True))
@@ -281,21 +273,3 @@ def test_an_accelerator_learns_the_same_line_twice_to_the_bit(learn):
         learn(changes)
         outputs.append(contents(TRAINED))
     assert outputs[0] == outputs[1]
-
-
-@pytest.mark.parametrize("batch_size", [None, 5000])
-def test_a_table_that_does_not_fit_gives_the_bits_of_one_that_does(
-    change, monkeypatch, capsys, batch_size
-):
-    rows = {"prepare.rows": 900_000, "prepare.validation": 0.4}
-    change({**rows, "train.epochs": 2, "train.hidden": [8], "train.batch_size": batch_size})
-    prepare.main()
-    train.main()
-    expected = contents(TRAINED)
-    monkeypatch.setattr(batches, "available_bytes", lambda _: 2 * 8 * 400_000)
-    train.main()
-    assert (
-        "train: 524288 of 720000 rows stay in memory; the others are read again in every epoch\n"
-        in capsys.readouterr().out
-    )
-    assert contents(TRAINED) == expected

@@ -1,14 +1,14 @@
 """Run a stage: its errors are one sentence, and it stops when its parent process has exited."""
 
+import gc
 import io
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -35,6 +35,8 @@ def run(main: Callable[[], None]) -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show ·
+    gc.freeze()  # what is imported stays; the collector need not look at it again
+    gc.enable()
     try:
         threading.Thread(target=_end_as_orphan, daemon=True).start()
         note_inputs(_start_seconds())
@@ -50,16 +52,6 @@ def run(main: Callable[[], None]) -> None:
         name = error.filename2 or error.filename
         where = f"{name}: " if name else ""
         sys.exit(f"{where}{error.strerror or error}. Check the permissions and the free space.")
-
-
-def run_module(name: str, folder: Path, environment: Mapping[str, str] = {}) -> bool:
-    """Run a module on a folder in a process of its own; return whether it succeeded.
-
-    The process uses UTF-8 in every locale, because PyTorch's exporter reads our source files.
-    """
-    command = [sys.executable, "-X", "utf8", "-m", name, str(folder)]
-    result = subprocess.run(command, env=os.environ | environment, check=False)  # noqa: S603 (ours)
-    return not result.returncode
 
 
 def require_recordable() -> None:

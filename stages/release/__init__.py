@@ -1,5 +1,5 @@
 """The release: the folder that others use. It is proved when written, verified when opened.
 
-Read first `manifest` (model.json) and `release` (open and verify), then `export` (ONNX), `card`
-(the model card) and `proof`.
+Read first `manifest` (model.json), `verify` and `release` (open it), then `export` (ONNX), `card`
+(the model card), `reference` (the model in NumPy) and `proof`.
 """

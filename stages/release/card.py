@@ -1,9 +1,12 @@
 """README.md of a release: the model card, with programs that need only the release folder."""
 
 from collections.abc import Iterable
+from inspect import getsource
+from pathlib import Path
 from string import Template
 from typing import Any
 
+from stages.release import reference
 from stages.release.manifest import ONNX, Manifest, Proof
 from stages.rows.categories import columns_of, inputs_of
 
@@ -12,125 +15,6 @@ MAX_FORMULA_INPUTS = 3
 MAX_NAME = 60  # characters
 SCORES = {"rmse": "RMSE", "mae": "mean absolute error", "max_error": "largest error", "r2": "R²"}
 
-CARD = Template("""\
-# A model of $target
-
-This model predicts the column $target from $count. It is $kind, trained on $rows rows.
-$formula
-![Loss over epochs; data, model and least-squares line; residuals](figure.svg)
-
-## What goes in
-
-A row of $dtype numbers, in the units of the training table. The numbers are the `inputs` of
-`model.json`, in that order. Outside the ranges of the training rows, the model extrapolates, and
-the scores below say nothing about its errors there.
-
-$columns
-
-## What comes out
-
-The prediction of $target. In the training rows, $target lies between $lowest and $highest.
-
-## How good it is
-
-$scores
-
-Least squares is the best linear model for the training rows, computed exactly.
-
-## Use it
-
-Run any of these programs in this folder. Each predicts for one row: the means of the training rows.
-
-### PyTorch
-
-```python
-import json
-from itertools import pairwise
-from pathlib import Path
-
-import torch
-from safetensors.torch import load_file
-from torch import nn
-
-model = json.loads(Path("model.json").read_bytes())
-weights = load_file("model.safetensors")
-layers = []
-for width, next_width in pairwise(model["architecture"]["widths"]):
-    layers += [nn.Linear(width, next_width, dtype=torch.$dtype), nn.ReLU()]
-network = nn.Sequential(*layers[:-1])
-network.load_state_dict({name: weights["network." + name] for name in network.state_dict()})
-
-
-@torch.inference_mode()
-def predict(inputs):  # (rows, features) → (rows, 1)
-    z_scores = (inputs - weights["input_mean"]) / weights["input_scale"]
-    return network(z_scores) * weights["target_scale"] + weights["target_mean"]
-
-
-inputs = torch.tensor([[column["mean"] for column in model["inputs"]]], dtype=torch.$dtype)
-print(predict(inputs).tolist())
-```
-$onnx
-### NumPy
-
-```python
-import json
-from math import prod
-from pathlib import Path
-
-import numpy as np
-
-model = json.loads(Path("model.json").read_bytes())
-content = Path("model.safetensors").read_bytes()
-start = 8 + int.from_bytes(content[:8], "little")
-weights = {}
-for name, tensor in json.loads(content[8:start]).items():
-    if name != "__metadata__":
-        shape, first = tensor["shape"], start + tensor["data_offsets"][0]
-        numbers = np.frombuffer(content, np.$dtype, prod(shape), first)
-        weights[name] = numbers.reshape(shape)
-
-
-def predict(inputs):  # (rows, features) → (rows, 1)
-    values = (inputs - weights["input_mean"]) / weights["input_scale"]
-    num_layers = len(model["architecture"]["widths"]) - 1
-    for layer in range(0, 2 * num_layers, 2):  # ReLU between the layers
-        values = np.maximum(values, 0) if layer else values
-        values = values @ weights[f"network.{layer}.weight"].T + weights[f"network.{layer}.bias"]
-    return values * weights["target_scale"] + weights["target_mean"]
-
-
-inputs = np.array([[column["mean"] for column in model["inputs"]]], np.$dtype)
-print(predict(inputs).tolist())
-```
-
-## Where it comes from
-
-The model was trained on $device with PyTorch $torch. `model.json` holds all parameters, all scores,
-the versions, and the SHA-256 of the prepared data and of the model files in this folder.
-
-Before release, $proof.
-""")
-ONNX_PROGRAM = Template("""
-### ONNX Runtime
-
-```python
-import json
-import os
-from pathlib import Path
-
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import; else it writes files and sends data
-
-import numpy as np
-import onnxruntime
-
-model = json.loads(Path("model.json").read_bytes())
-session = onnxruntime.InferenceSession("model.onnx")
-inputs = np.array([[column["mean"] for column in model["inputs"]]], np.$dtype)
-print(session.run(["predictions"], {"inputs": inputs})[0].tolist())
-```
-""")
-
 
 def card(manifest: Manifest) -> str:
     """Return the model card. Names from the table stand in its text, never in its programs."""
@@ -138,7 +22,7 @@ def card(manifest: Manifest) -> str:
     names = columns_of([column.name for column in manifest.inputs], manifest.categories)
     has_onnx = ONNX in manifest.files
     line = "a line" if len(manifest.inputs) == 1 else "a linear model"
-    return CARD.substitute(
+    return _template("card.md").substitute(
         target=_code(manifest.target.name),
         count=f"{len(names)} column{'s' * (len(names) != 1)}",
         kind=f"a network of {'-'.join(map(str, hidden))} hidden units" if hidden else line,
@@ -149,11 +33,16 @@ def card(manifest: Manifest) -> str:
         lowest=f"{manifest.target.minimum:.6g}",
         highest=f"{manifest.target.maximum:.6g}",
         scores=_scores(manifest.scores),
-        onnx=ONNX_PROGRAM.substitute(dtype=dtype) if has_onnx else "",
+        onnx=_template("card_onnx.md").substitute(dtype=dtype) if has_onnx else "",
+        functions=f"{getsource(reference.read_weights)}\n\n{getsource(reference.predict)}",
         device="a CPU" if manifest.trained_on == "cpu" else manifest.trained_on,
         torch=manifest.versions["torch"],
         proof=_proof(manifest.proof),
     )
+
+
+def _template(name: str) -> Template:
+    return Template(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
 def _formula(manifest: Manifest) -> str:
@@ -211,14 +100,15 @@ def _scores(scores: dict[str, dict[str, Any]]) -> str:
 
 
 def _proof(proof: Proof) -> str:
-    rows = f"{proof.rows} {proof.split} rows"
-    text = f"this model predicted the same bits as the trained model for {rows}"
-    if proof.onnx_difference_at_most is None:
-        return text
+    text = (
+        f"the NumPy program above predicted what PyTorch had predicted for {proof.rows}"
+        f" {proof.split} rows"
+    )
+    if ONNX in proof.programs:
+        text += f", and ONNX Runtime predicted the same from `{ONNX}`"
     return (
-        f"{text}. ONNX Runtime predicted the same from `{ONNX}`, with a difference of at most"
-        f" {proof.onnx_difference_at_most:g}, relative to the magnitudes that add up to a"
-        " prediction"
+        f"{text}; the largest difference allowed is {proof.difference_at_most:g}, relative to the"
+        " magnitudes that add up to a prediction"
     )
 
 

@@ -16,7 +16,7 @@ MANIFEST = "model.json"
 MODEL: Final = "model.safetensors"
 ONNX: Final = "model.onnx"
 FILES: tuple[FileName, ...] = (MODEL, ONNX)
-TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # relative, for ONNX Runtime; see proof.py
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # relative; see proof.py
 BATCHES = 1, 2, 7, 100_000  # rows
 MAX_NUMBERS = 2**24  # in the widest layer, for one batch: the proof needs about 1 GiB
 
@@ -47,12 +47,13 @@ class File(StrictModel):
 
 
 class Proof(StrictModel):
-    """What was proved before release: equal bits, and a small difference of ONNX Runtime."""
+    """What was compared before release with the predictions of PyTorch for all rows of a split."""
 
     split: Literal["test", "train"]
     rows: int
+    programs: list[str]  # that predicted the same: numpy, model.onnx
     batches: list[int]  # further batch sizes that ONNX Runtime predicted
-    onnx_difference_at_most: float | None  # relative to the magnitudes that add up to a prediction
+    difference_at_most: float  # relative to the magnitudes that add up to a prediction
 
 
 class Manifest(StrictModel):
@@ -114,6 +115,7 @@ def proof(signature: Signature, statistics: Statistics, *, has_onnx: bool) -> Pr
     return Proof(
         split=split,
         rows=statistics.rows[split],
+        programs=["numpy", *[ONNX] * has_onnx],
         batches=sorted({min(size, most_rows) for size in BATCHES}) if has_onnx else [],
-        onnx_difference_at_most=max(TOLERANCE[signature.dtype], roundings) if has_onnx else None,
+        difference_at_most=max(TOLERANCE[signature.dtype], roundings),
     )

@@ -1,64 +1,71 @@
-"""Prove that the released model predicts what the trained one does, in a process of its own."""
+"""Prove that the programs of a release predict what PyTorch predicted in `evaluate`."""
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from stages.base.errors import UserError
-from stages.base.files import PREPARED, WEIGHTS
-from stages.base.process import run
-from stages.model.model import Model
-from stages.release.manifest import MODEL, ONNX
-from stages.release.release import open_release
+from stages.release.manifest import MODEL, Manifest
+from stages.release.reference import predict, read_weights
+from stages.rows.predictions import Predictions
 from stages.rows.split import Split
 
-Session = Callable[[NDArray[np.floating]], NDArray[np.floating]]  # inputs → predictions
+Numbers = NDArray[Any]  # float32 or float64
+Session = Callable[[Numbers], Numbers]  # inputs (rows, features) → predictions (rows, 1)
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    release = open_release(folder)
-    proof = release.manifest.proof
-    split = Split(PREPARED / f"{proof.split}.parquet")
-    prove(release.model, Model.load(WEIGHTS), split)
-    print(f"save: in a new process, the model predicts the same bits for {split.num_rows} rows")
-    if release.onnx is not None and proof.onnx_difference_at_most is not None:
-        batches = all_batches(release.model, split, proof.batches)
-        worst = largest_difference(release.model, start_session(release.onnx), batches)
-        if not worst <= proof.onnx_difference_at_most:
-            raise UserError(
-                f"save: ONNX Runtime and {MODEL} predict different values: the relative difference"
-                f" is {worst:.2g}, and at most {proof.onnx_difference_at_most:g} is allowed. Set"
-                " `save.onnx` to false."
-            )
-        print(f"save: ONNX Runtime predicts the same from {ONNX}; largest difference {worst:.0e}")
+def prove(
+    folder: Path, manifest: Manifest, onnx: bytes | None, split: Split, predictions: Predictions
+) -> dict[str, float]:
+    """Compare the programs' predictions with those of PyTorch, for all rows of ``split``.
 
+    ONNX Runtime is also compared with NumPy on other batch sizes and on extreme numbers.
 
-@torch.inference_mode()
-def prove(released: Model, trained: Model, split: Split) -> None:
-    """Compare the predictions on all rows of ``split``, bit by bit.
+    Args:
+        folder: The release.
+        manifest: Its model.json.
+        onnx: Its model.onnx, if there is one.
+        split: The rows.
+        predictions: What PyTorch predicted for them.
+
+    Returns:
+        The largest relative difference of each program.
 
     Raises:
-        UserError: If the predictions for a row differ.
+        UserError: If a program predicts other values.
     """
-    for inputs in blocks(split):
-        if released(inputs).numpy().tobytes() != trained(inputs).numpy().tobytes():
+    weights = read_weights(folder / MODEL)
+    programs: dict[str, Session] = {"NumPy": lambda inputs: predict(weights, inputs)}
+    if onnx is not None:
+        programs["ONNX Runtime"] = start_session(onnx)
+    worst = dict.fromkeys(programs, 0.0)
+
+    def compare(name: str, inputs: Numbers, expected: Numbers) -> None:
+        difference = largest_difference(weights, inputs, programs[name](inputs), expected)
+        worst[name] = max(worst[name], difference)
+
+    with np.errstate(all="ignore"):  # extreme numbers overflow and underflow
+        for block in range(split.num_blocks):
+            inputs = np.ascontiguousarray(split.read(block)[:, :-1])
+            for name in programs:
+                compare(name, inputs, predictions.read(block))
+        if onnx is not None:
+            for inputs in more_batches(split, manifest.proof.batches):
+                compare("ONNX Runtime", inputs, predict(weights, inputs))
+    allowed = manifest.proof.difference_at_most
+    for name, difference in worst.items():
+        if not difference <= allowed:
+            cure = "Set `save.onnx` to false." if name != "NumPy" else "Run `dvc repro --force`."
             raise UserError(
-                "save: the released and the trained model predict different values for rows of"
-                f" {split.path}. Run `dvc repro --force save`."
+                f"save: {name} and PyTorch predict different values from the released weights: the"
+                f" relative difference is {difference:.2g}, and at most {allowed:g} is allowed."
+                f" {cure}"
             )
-
-
-def blocks(split: Split) -> Iterator[Tensor]:
-    """Yield the inputs of all rows, block by block."""
-    for block in range(split.num_blocks):
-        yield torch.from_numpy(split.read(block))[:, :-1]
+    return worst
 
 
 def start_session(content: bytes) -> Session:
@@ -70,48 +77,43 @@ def start_session(content: bytes) -> Session:
     return lambda inputs: session.run(["predictions"], {"inputs": inputs})[0]
 
 
-def all_batches(model: Model, split: Split, sizes: Iterable[int]) -> Iterator[Tensor]:
-    """Yield all rows of ``split``, its first rows repeated to each size, and extreme numbers."""
-    yield from blocks(split)
-    first = next(blocks(split))
+def more_batches(split: Split, sizes: Iterable[int]) -> Iterator[Numbers]:
+    """Yield the first rows of ``split``, repeated to each size, and extreme numbers."""
+    first = split.read(0)[:, :-1]
     for size in sizes:
-        yield first[torch.arange(size) % len(first)]
-    yield extremes(model)
+        yield first[np.arange(size) % len(first)]
+    yield extremes(len(split.features), split.dtype)
 
 
-def extremes(model: Model) -> Tensor:
+def extremes(num_features: int, dtype: str) -> Numbers:
     """Return rows of the largest, smallest, subnormal numbers and zero, each with three signs."""
-    limits = torch.finfo(model.dtype)
-    numbers = [limits.max, limits.tiny, limits.tiny * limits.eps, 0.0]  # tiny · eps: subnormal
-    signs = torch.ones(3, len(model.features), dtype=model.dtype)
+    limits = np.finfo(dtype)
+    numbers = [limits.max, limits.tiny, limits.smallest_subnormal, 0.0]
+    signs = np.ones((3, num_features), dtype)
     signs[1] = -1.0
     signs[2, ::2] = -1.0
-    return torch.cat([signs * number for number in numbers])
+    return np.concatenate([signs * np.asarray(number, dtype) for number in numbers])
 
 
-@torch.inference_mode()
-def largest_difference(model: Model, session: Session, batches: Iterable[Tensor]) -> float:
-    """Compare the predictions of ONNX Runtime with the model's.
+def largest_difference(
+    weights: dict[str, Numbers], inputs: Numbers, predicted: Numbers, expected: Numbers
+) -> float:
+    """Compare predictions.
 
     Returns:
         The largest difference, relative to the magnitudes that add up to a prediction. Infinity if
         one is a number and the other is NaN or infinite, although no intermediate number overflows.
     """
-    worst = 0.0
-    for inputs in batches:
-        expected = model(inputs).double()
-        predicted = torch.from_numpy(session(inputs.numpy())).double()
-        assert predicted.shape == expected.shape
-        scale = magnitudes(model, inputs)
-        difference = (predicted - expected).abs() / scale
-        # If an intermediate number may overflow, the result depends on the order of operations.
-        difference[scale.isinf()] = 0.0
-        difference[(predicted == expected) | (predicted.isnan() & expected.isnan())] = 0.0
-        worst = max(worst, difference.nan_to_num(nan=torch.inf).max().item())
-    return worst
+    assert predicted.shape == expected.shape
+    scale = magnitudes(weights, inputs)
+    difference = np.abs(predicted.astype(np.float64) - expected) / scale
+    # If an intermediate number may overflow, the result depends on the order of operations.
+    is_equal = (predicted == expected) | (np.isnan(predicted) & np.isnan(expected))
+    difference[np.isinf(scale) | is_equal] = 0.0
+    return float(np.nan_to_num(difference, nan=np.inf).max())
 
 
-def magnitudes(model: Model, inputs: Tensor) -> Tensor:
+def magnitudes(weights: dict[str, Numbers], inputs: Numbers) -> NDArray[np.float64]:
     """Sum the magnitudes of all terms of a prediction: rounding errors are relative to this sum.
 
     Running error analysis: Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §3.3.
@@ -122,21 +124,18 @@ def magnitudes(model: Model, inputs: Tensor) -> Tensor:
     Returns:
         Shape ``(rows, 1)``, float64; infinity where an intermediate number may overflow.
     """
-    limits = torch.finfo(model.dtype)
-    values = model.scale_inputs(inputs)  # the same bits everywhere: no sums
-    sizes = torch.zeros(1, dtype=torch.float64)
-    largest = values.double().abs().amax(dim=1, keepdim=True)
-    for layer in model.network:
-        if isinstance(layer, nn.Linear):
-            terms = values.double().abs() + sizes
-            weight, bias = layer.weight.double().abs(), layer.bias.double().abs()
-            sizes = terms @ weight.T + bias + limits.tiny * layer.in_features
-            largest = largest.maximum(sizes.amax(dim=1, keepdim=True))
-        values = layer(values)
-    sizes = sizes * model.target_scale.double().abs() + model.target_mean.double().abs()
-    overflows = ~(largest.maximum(sizes) <= limits.max)
-    return (sizes + limits.tiny).masked_fill(overflows, torch.inf)
-
-
-if __name__ == "__main__":
-    run(main)
+    absolute = {name: np.abs(tensor.astype(np.float64)) for name, tensor in weights.items()}
+    limits = np.finfo(inputs.dtype)
+    values = (inputs - weights["input_mean"]) / weights["input_scale"]
+    sizes = np.zeros(1)
+    largest = np.abs(values.astype(np.float64)).max(axis=1, keepdims=True)
+    for layer in range(0, 2 * sum(name.endswith("weight") for name in weights), 2):
+        weight, bias = f"network.{layer}.weight", f"network.{layer}.bias"
+        values = np.maximum(values, 0) if layer else values
+        terms = np.abs(values.astype(np.float64)) + sizes
+        sizes = terms @ absolute[weight].T + absolute[bias] + limits.tiny * values.shape[1]
+        largest = np.maximum(largest, sizes.max(axis=1, keepdims=True))
+        values = values @ weights[weight].T + weights[bias]
+    sizes = sizes * absolute["target_scale"] + absolute["target_mean"]
+    is_safe = np.maximum(largest, sizes) <= limits.max
+    return np.where(is_safe, sizes + limits.tiny, np.inf)

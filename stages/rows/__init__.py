@@ -1,5 +1,5 @@
 """The prepared rows: which row goes to which split, and their statistics.
 
-Read first `split` (files of blocks), then `categories` (text as features of 0 and 1) and
-`exact_sum` (sums that do not depend on the order).
+Read first `split` (files of blocks), then `categories` (text as features of 0 and 1),
+`ordered_sum` (sums in one order) and `predictions`.
 """

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stages.base.errors import UserError
 from stages.base.progress import Progress
-from stages.rows.exact_sum import exact_mean, exact_sum
+from stages.rows.ordered_sum import column_sums, ordered_mean, ordered_sum
 from stages.rows.split import Split
 
 Predict = Callable[[Tensor], Tensor]  # inputs (rows, features) → predictions (rows, 1)
@@ -35,7 +35,7 @@ def scores(split: Split, predictors: Mapping[str, Predict]) -> dict[str, Scores]
     def targets_of(block: int) -> NDArray[np.float64]:
         return split.read_columns(block, [split.target])[0][:, None].astype(np.float64)
 
-    mean = float(exact_mean(targets_of, blocks, size=1, num_rows=split.num_rows)[0])
+    mean = float(ordered_mean(targets_of, blocks, split.num_rows)[0])
     largest: dict[str, list[float]] = {name: [] for name in predictors}
 
     @torch.inference_mode()  # here, because it applies to one thread
@@ -48,10 +48,10 @@ def scores(split: Split, predictors: Mapping[str, Predict]) -> dict[str, Scores]
             residuals = predict(rows[:, :-1]).double() - targets
             columns += [residuals.abs(), residuals**2]
             largest[name].append(residuals.abs().max().item())
-        return torch.cat(columns, dim=1).numpy()
+        return column_sums(torch.cat(columns, dim=1).numpy())
 
     with progress:
-        spread, *totals = exact_sum(deviations, blocks, size=1 + 2 * len(predictors)).tolist()
+        spread, *totals = ordered_sum(deviations, blocks).tolist()
     if not all(map(math.isfinite, [spread, *totals])):
         raise UserError(
             f"evaluate: errors on {split.path} are too large to square. Lower `train.lr` or rescale"

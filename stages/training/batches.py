@@ -1,7 +1,11 @@
-"""The rows of each step, in blocks. What fits stays in memory; the rest is read in every epoch."""
+"""The rows of each step. They are scaled once; the operating system keeps what fits in memory."""
 
+import mmap
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Self
 
 import numpy as np
@@ -12,8 +16,6 @@ from stages.base.progress import Progress
 from stages.base.threads import in_order
 from stages.model.model import Model
 from stages.rows.split import Split, block_rows
-from stages.training.memory import available_bytes
-from stages.training.ranks import Ranks
 
 # Random numbers start from [seed, purpose, epoch, …]; these are the purposes.
 BLOCK_SHUFFLE, ROW_SHUFFLE = 3, 4
@@ -30,180 +32,126 @@ class ScaledRows:
     targets: Tensor
 
     def __getitem__(self, chosen: slice | Tensor) -> Self:
-        return replace(self, inputs=self.inputs[chosen], targets=self.targets[chosen])
+        return type(self)(self.inputs[chosen], self.targets[chosen])
 
     @property
     def num_rows(self) -> int:
         """The number of rows."""
         return self.targets.shape[0]
 
-    def blocks(self, size: int) -> "list[ScaledRows]":
+    def blocks(self, size: int) -> list[Self]:
         """Return blocks of ``size`` rows, at least one; they are views."""
-        return list(map(ScaledRows, self.inputs.split(size), self.targets.split(size)))
+        return list(map(type(self), self.inputs.split(size), self.targets.split(size)))
 
-    def load(self) -> "list[ScaledRows]":
-        """Return the rows: they are in memory already."""
-        return [self]
-
-
-@dataclass(frozen=True)
-class StoredBlock:
-    """A block of the file that is not kept in memory; `load` cuts it into blocks of ``size``."""
-
-    split: "ScaledSplit"
-    index: int
-    num_rows: int
-    size: int
-
-    def load(self) -> list[ScaledRows]:
-        """Read the rows, in blocks of ``size``."""
-        return self.split.block(self.index).blocks(self.size)
+    def to(self, device: torch.device) -> Self:
+        """Return the rows on a device; if they are there already, without a copy."""
+        return type(self)(self.inputs.to(device), self.targets.to(device))
 
 
-Block = ScaledRows | StoredBlock
+def load_rows(split: Split, model: Model, folder: Path) -> ScaledRows:
+    """Return all rows of a split, scaled as the model scales.
 
-
-@dataclass(frozen=True)
-class ScaledSplit:
-    """All rows of a split; the first ones are kept in memory."""
-
-    file: Split
-    model: Model
-    kept: ScaledRows
-
-    @property
-    def num_rows(self) -> int:
-        """The number of rows."""
-        return self.file.num_rows
-
-    def blocks(self, size: int) -> list[Block]:
-        """Return all rows in the file's order, in blocks of ``size``; kept rows are views."""
-        rows = self.file.block_rows
-        starts = range(self.kept.num_rows, self.num_rows, rows)
-        return self.kept.blocks(size) + [
-            StoredBlock(self, start // rows, min(rows, self.num_rows - start), size)
-            for start in starts
-        ]
-
-    def block(self, index: int) -> ScaledRows:
-        """Return the rows of one block of the file."""
-        rows = self.file.block_rows
-        if index * rows < self.kept.num_rows:
-            return self.kept[index * rows : (index + 1) * rows]
-        return read_scaled(self.file, index, self.model)
-
-
-def load_splits(
-    training: Split, validation: Split, model: Model, ranks: Ranks
-) -> tuple[ScaledSplit, ScaledSplit]:
-    """Load both splits: as many rows as fit into half of the memory, at least one block of each."""
-    num_rows = training.num_rows + validation.num_rows
-    num_bytes = num_rows * (len(model.features) + 1) * model.dtype.itemsize
-    fraction = min(1.0, ranks.least(available_bytes(model.input_mean.device) / 2 / num_bytes))
-    splits = load(training, model, fraction), load(validation, model, fraction)
-    num_kept = sum(split.kept.num_rows for split in splits)
-    if num_kept < num_rows and ranks.rank == 0:
-        kept = f"train: {num_kept} of {num_rows} rows stay in memory"
-        print(f"{kept}; the others are read again in every epoch", flush=True)
-    return splits
-
-
-def load(file: Split, model: Model, fraction: float) -> ScaledSplit:
-    """Read and scale the first blocks of a file: a fraction of them, at least one."""
-    num_kept = max(1, int(fraction * file.num_blocks))
-    num_rows = min(file.num_rows, num_kept * file.block_rows)
-    device = model.input_mean.device
-    kept = ScaledRows(
-        torch.empty(num_rows, len(file.features), dtype=model.dtype, device=device),
-        torch.empty(num_rows, 1, dtype=model.dtype, device=device),
-    )
-    split = ScaledSplit(file, model, kept)
-    with Progress("train: reading", num_rows) as progress:
+    They lie in a file of ``folder`` without a name, mapped into memory: the operating system keeps
+    what fits, and reads the rest again when it is used. On an accelerator, they lie on the device
+    if they fit into half of its free memory.
+    """
+    num_features = len(split.features)
+    values = mapped(split.num_rows * (num_features + 1), model.dtype, folder)
+    inputs, targets = values.split([split.num_rows * num_features, split.num_rows])
+    rows = ScaledRows(inputs.reshape(-1, num_features), targets.reshape(-1, 1))
+    blocks = rows.blocks(split.block_rows)
+    means, scales = (unit.cpu().numpy() for unit in model.units())
+    with Progress("train: reading", split.num_rows) as progress:
 
         def fill(index: int) -> None:
-            rows, place = read_scaled(file, index, model), split.block(index)
-            place.inputs.copy_(rows.inputs)
-            place.targets.copy_(rows.targets)
-            progress.add(rows.num_rows)
+            block = blocks[index]
+            places = [*block.inputs.numpy().T, *block.targets.numpy().T]
+            with np.errstate(over="ignore"):  # an infinite loss is reported where it arises
+                for column, place, mean, scale in zip(
+                    split.read_columns(index), places, means, scales, strict=True
+                ):
+                    np.divide(column - mean, scale, out=place)
+            progress.add(block.num_rows)
 
-        for _ in in_order(fill, range(min(num_kept, file.num_blocks))):
+        for _ in in_order(fill, range(split.num_blocks)):
             pass
-    return split
-
-
-def read_scaled(file: Split, index: int, model: Model) -> ScaledRows:
-    """Read one block of a file and scale it for the network, on the model's device.
-
-    It is scaled column by column, as the file stores it: no other copy is made.
-    """
-    columns = file.read_columns(index)
-    dtype, num_rows = columns[0].dtype, len(columns[0])
-    inputs, targets = np.empty((num_rows, len(columns) - 1), dtype), np.empty((num_rows, 1), dtype)
-    units = zip(*(unit.cpu().numpy() for unit in model.units()), strict=True)
-    with np.errstate(over="ignore"):  # training reports an infinite loss
-        for column, place, unit in zip(columns, [*inputs.T, *targets.T], units, strict=True):
-            np.divide(column - unit[0], unit[1], out=place)
     device = model.input_mean.device
-    return ScaledRows(torch.from_numpy(inputs).to(device), torch.from_numpy(targets).to(device))
+    if device.type in {"cuda", "xpu"}:
+        free_bytes, _ = torch.accelerator.get_memory_info(device)
+        if values.nbytes <= free_bytes / 2:
+            return rows.to(device)
+    return rows
 
 
-def joined(blocks: Sequence[ScaledRows]) -> ScaledRows:
-    """Return the rows of all blocks together; a single block is not copied."""
-    blocks = [block for block in blocks if block.num_rows] or blocks[:1]
-    if len(blocks) == 1:
-        return blocks[0]
+def mapped(num_values: int, dtype: torch.dtype, folder: Path) -> Tensor:
+    """Return a tensor in a file without a name; it is on the disk alone if memory is short."""
+    if not num_values:
+        return torch.empty(0, dtype=dtype)
+    size_bytes = num_values * dtype.itemsize
+    with TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a crash later
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        file.truncate(size_bytes)
+        return torch.frombuffer(mmap.mmap(file.fileno(), size_bytes), dtype=dtype)
+
+
+def joined(windows: Sequence[ScaledRows]) -> ScaledRows:
+    """Return all rows as one; if only one of the arguments has rows, without a copy."""
+    windows = [rows for rows in windows if rows.num_rows] or windows[:1]
+    if len(windows) == 1:
+        return windows[0]
     return ScaledRows(
-        torch.cat([block.inputs for block in blocks]),
-        torch.cat([block.targets for block in blocks]),
+        torch.cat([rows.inputs for rows in windows]), torch.cat([rows.targets for rows in windows])
     )
 
 
 def block_size(num_features: int, hidden: Sequence[int]) -> int:
-    """Return the rows of a block in training; they depend only on ``num_features`` and ``hidden``.
+    """Return the rows of a block in training; they depend on features and hidden units only.
 
-    A block is so small that a hidden layer's values for it fit into a CPU's second-level cache, but
-    not below 4,096 rows: adding the gradients of smaller blocks would take longer than computing
-    them. A block of the file holds a whole number of these blocks.
+    The values of a hidden layer for one block fit into the second-level cache of a CPU, if this
+    allows at least 4,096 rows. With fewer rows, adding the gradients takes longer than computing
+    them. A block of the file consists of whole blocks in training.
     """
     layer_rows = 1 << (MAX_LAYER_VALUES // max([1, *hidden])).bit_length() - 1
     return min(block_rows(num_features + 1), max(layer_rows, MIN_LAYER_ROWS))
 
 
 def batches(
-    split: ScaledSplit, batch_size: int | None, seed: int, epoch: int, first_step: int = 0
-) -> Iterator[ScaledSplit | ScaledRows]:
+    rows: ScaledRows, batch_size: int | None, seed: int, epoch: int, first_step: int = 0
+) -> Iterator[ScaledRows]:
     """Yield each row once, ``batch_size`` rows at a time; the order depends on seed and epoch only.
 
-    The blocks are shuffled first, then the rows within each window of eight blocks. Batches before
-    ``first_step`` are left out. If ``batch_size`` is None, the one batch is the whole split in the
-    file's order.
+    The blocks of the file are shuffled. Then the rows of every eight blocks are shuffled together.
+    ``None`` means all rows at once, in their own order. Batches before ``first_step`` are left out.
     """
     if batch_size is None:
-        yield from [split][first_step:]
+        yield from [rows][first_step:]
         return
-    order = np.random.default_rng([seed, BLOCK_SHUFFLE, epoch]).permutation(split.file.num_blocks)
+    size = block_rows(rows.inputs.shape[1] + 1)
+    blocks = rows.blocks(size)
+    order = np.random.default_rng([seed, BLOCK_SHUFFLE, epoch]).permutation(len(blocks))
     windows = [
         order[start : start + WINDOW_BLOCKS] for start in range(0, len(order), WINDOW_BLOCKS)
     ]
 
     def shuffled(number: int) -> ScaledRows:
-        rows = joined([split.block(index) for index in windows[number]])
+        window = joined([blocks[index] for index in windows[number]])
         generator = np.random.default_rng([seed, ROW_SHUFFLE, epoch, number])
-        return rows[torch.from_numpy(generator.permutation(rows.num_rows)).to(rows.inputs.device)]
+        order = torch.from_numpy(generator.permutation(window.num_rows))
+        return window[order.to(window.inputs.device)]
 
-    size = split.file.block_rows
-    sizes = [sum(min(size, split.num_rows - size * int(i)) for i in window) for window in windows]
+    sizes = [sum(blocks[index].num_rows for index in window) for window in windows]
     first, num_skipped = 0, first_step * batch_size
     while first < len(windows) and num_skipped >= sizes[first]:
         num_skipped -= sizes[first]
         first += 1
-    rest = split.kept[:0]
+    rest = rows[:0]
     for window in in_order(shuffled, range(first, len(windows)), num_ahead=1):
-        rows = joined([rest, window[num_skipped:]])
+        available = joined([rest, window[num_skipped:]])
         num_skipped = 0
-        num_whole = rows.num_rows // batch_size * batch_size
+        num_whole = available.num_rows // batch_size * batch_size
         if num_whole:
-            yield from rows[:num_whole].blocks(batch_size)
-        rest = rows[num_whole:]
+            yield from available[:num_whole].blocks(batch_size)
+        rest = available[num_whole:]
     if rest.num_rows:
         yield rest

@@ -1,30 +1,18 @@
 """The state of a training between two steps: everything that decides how it continues."""
 
-import json
+import io
 import math
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn, optim
 
-from stages.base.errors import UserError
-from stages.training.memory import available_bytes
-
 History = list[tuple[int, float, float | None]]  # epoch, train_loss, validation_loss
+MAX_HISTORY_ROWS = 1000
 NUM_DIGEST_BYTES = 32
-NUM_COPIES = 3  # of all tensors, while safetensors writes them
 SIMPLE = ("epoch", "step", "total_loss", "best_loss", "best_epoch", "best_network")
-
-# What reading a state can raise if `to_bytes` did not write it.
-FORGED = (
-    ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
-    RuntimeError, SafetensorError,
-)  # fmt: skip
 
 
 @dataclass
@@ -48,78 +36,50 @@ class State:
         self.step, self.total_loss = 0, 0.0
 
     def to_bytes(self, fingerprint: bytes) -> bytes:
-        """Return a SHA-256, then a safetensors file: it holds no code, and every number exactly.
+        """Return a SHA-256, and what `torch.save` writes.
 
-        The SHA-256 covers the fingerprint and the file: no other training continues from it.
-
-        Raises:
-            MemoryError: If this process has too little memory left.
+        The SHA-256 covers the fingerprint and the rest: no other training continues from it.
         """
-        values = {name: getattr(self, name) for name in SIMPLE}
-        values["network"] = self.network.state_dict()
-        values["optimizer"] = self.optimizer.state_dict()
+        content = {name: getattr(self, name) for name in SIMPLE}
+        content["network"] = self.network.state_dict()
+        content["optimizer"] = self.optimizer.state_dict()
         # None becomes NaN. An array, because lists of rows would start Python's garbage collector.
-        values["history"] = torch.from_numpy(np.array(self.history, dtype=np.float64))
-        tensors: dict[str, Tensor] = {}
-        text = json.dumps(_pack(values, tensors))
-        free = available_bytes(torch.device("cpu"))
-        if 0 < free < NUM_COPIES * sum(tensor.nbytes for tensor in tensors.values()):
-            raise MemoryError  # safetensors would abort this process
-        content = save(tensors, {"state": text})
-        return sha256(fingerprint + content).digest() + content
+        content["history"] = torch.from_numpy(np.array(self.history, dtype=np.float64))
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        return sha256(fingerprint + buffer.getvalue()).digest() + buffer.getvalue()
 
     def restore(self, content: bytes, fingerprint: bytes) -> None:
         """Go back to the state that `to_bytes` wrote for this fingerprint.
 
         Raises:
             ValueError: If the content is damaged or belongs to another fingerprint.
-            UserError: If the SHA-256 is right, but `to_bytes` did not write the content.
         """
         digest, content = content[:NUM_DIGEST_BYTES], content[NUM_DIGEST_BYTES:]
         if sha256(fingerprint + content).digest() != digest:
             raise ValueError("the SHA-256 does not match")
-        try:
-            self._restore(content)
-        except FORGED:
-            raise UserError(
-                "train: the checkpoint was not written by this program. Delete `.resume`."
-            ) from None
-
-    def _restore(self, content: bytes) -> None:
-        size = int.from_bytes(content[:8], "little")
-        text = json.loads(content[8 : 8 + size])["__metadata__"]["state"]
-        values = _unpack(json.loads(text), load(content))
+        saved = torch.load(io.BytesIO(content), weights_only=True)
+        self.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        for name in SIMPLE:
+            setattr(self, name, saved[name])
         self.history = [
             (int(epoch), loss, None if math.isnan(validation_loss) else validation_loss)
-            for epoch, loss, validation_loss in values["history"].tolist()
+            for epoch, loss, validation_loss in saved["history"].tolist()
         ]
-        are_typed = all(isinstance(values[name], type(getattr(self, name))) for name in SIMPLE)
-        if not are_typed or values["epoch"] != len(self.history) or values["step"] < 0:
-            raise ValueError
-        self.network.load_state_dict(values["network"])
-        self.optimizer.load_state_dict(values["optimizer"])
-        for name in SIMPLE:
-            setattr(self, name, values[name])
 
 
-def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return the value for JSON, with names for its tensors, which are added to ``tensors``."""
-    if isinstance(value, Tensor):
-        name = str(len(tensors))
-        tensors[name] = value.detach().cpu().clone()
-        return {"tensor": name}
-    if isinstance(value, dict):
-        return {"items": [[key, _pack(item, tensors)] for key, item in value.items()]}
-    if isinstance(value, list | tuple):
-        return [_pack(item, tensors) for item in value]
-    return value
+def last_losses(history: History) -> str:
+    """Return the last epoch's losses as text, such as ``, loss 0.12, validation loss 0.15``."""
+    return "".join(
+        f", {name} {loss:.4g}"
+        for _, *losses in history[-1:]
+        for name, loss in zip(("loss", "validation loss"), losses, strict=True)
+        if loss is not None
+    )
 
 
-def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, list):
-        return [_unpack(item, tensors) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "tensor" in value:
-        return tensors[value["tensor"]]
-    return {key: _unpack(item, tensors) for key, item in value["items"]}
+def thin(history: History) -> History:
+    """Keep at most 1,000 rows of the history, evenly spaced, always with the last one."""
+    stride = math.ceil(len(history) / MAX_HISTORY_ROWS)
+    return [row for row in history if row[0] % stride == 0 or row[0] == len(history)]

@@ -1,75 +1,71 @@
-"""Loss and gradient: computed block by block, by threads and ranks, and added exactly."""
+"""The mean loss of many rows, block by block; its `backward()` is PyTorch's."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stages.training.batches import Block, ScaledRows
+from stages.training.batches import ScaledRows
 from stages.training.ranks import Ranks
 
 
-def backward(
-    loss_of: Callable[[ScaledRows], Tensor],
-    blocks: Sequence[Block],
+def mean_loss(
+    block_loss: Callable[[ScaledRows], Tensor],
+    blocks: Sequence[ScaledRows],
     parameters: Sequence[nn.Parameter],
     ranks: Ranks,
-) -> float:
-    """Set each parameter's ``grad`` to the gradient of the mean loss of all rows.
+) -> Tensor:
+    """Return the mean loss of all rows; its ``backward()`` sets the gradients of the parameters.
 
-    The result has the same bits for any number of threads and ranks. With a single block, every
-    rank calls PyTorch's own ``loss.backward()``.
+    Each block is computed by one thread of one rank; losses and gradients are added in the blocks'
+    order. So the bits are the same for any number of threads and ranks. With gradients, they are
+    computed here, block by block, and ``backward()`` hands them on. A single block is left to
+    PyTorch alone.
 
     Args:
-        loss_of: Computes the mean loss of a block's rows.
+        block_loss: Computes the mean loss of a block's rows.
         blocks: The rows.
         parameters: The network's parameters.
         ranks: Share the work.
-
-    Returns:
-        The mean loss of all rows. If one of several blocks has a loss or gradient that is not
-        finite, the loss and all gradients are NaN.
     """
     if len(blocks) == 1:
-        [rows] = blocks[0].load()
         ranks.meet()  # otherwise this rank would not notice that another one has ended
-        loss = loss_of(rows)
-        loss.backward()
-        return loss.item()
+        return block_loss(blocks[0])
+    has_gradient = torch.is_grad_enabled()
 
-    def loss_and_gradient(rows: ScaledRows) -> NDArray[np.float64]:
-        loss = loss_of(rows)
-        tensors = [loss.detach(), *torch.autograd.grad(loss, parameters)]
+    def totals(block: ScaledRows) -> NDArray[np.float64]:
+        with torch.set_grad_enabled(has_gradient):  # it applies to one thread only
+            loss = block_loss(block)
+        gradients = torch.autograd.grad(loss, parameters) if has_gradient else ()
+        tensors = [loss.detach(), *gradients]
         means = torch.cat([tensor.reshape(-1) for tensor in tensors]).cpu().double().numpy()
-        return means * rows.num_rows
+        return np.asarray(means * block.num_rows)
 
-    def losses_and_gradients(block: Block) -> NDArray[np.float64]:
-        return np.stack([loss_and_gradient(rows) for rows in block.load()])
-
-    total = ranks.exact_sum(losses_and_gradients, blocks, 1 + sum(p.numel() for p in parameters))
+    size = 1 + sum(parameter.numel() for parameter in parameters) * has_gradient
+    total = ranks.ordered_sum(totals, blocks, size)
     mean = torch.from_numpy(total / sum(block.num_rows for block in blocks))
-    gradients = mean[1:].split([p.numel() for p in parameters])
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient.reshape(parameter.shape).to(parameter)
-    return mean[0].item()
+    if not has_gradient:
+        return mean[0]
+    gradients = mean[1:].split([parameter.numel() for parameter in parameters])
+    shaped = [
+        gradient.reshape(parameter.shape).to(parameter)
+        for gradient, parameter in zip(gradients, parameters, strict=True)
+    ]
+    return _KnownGradient.apply(mean[0], shaped, *parameters)  # type: ignore[no-untyped-call]
 
 
-def mean_loss(
-    loss_of: Callable[[ScaledRows], Tensor], blocks: Sequence[Block], ranks: Ranks
-) -> float | None:
-    """Return the mean loss of all rows, without gradients; None if there are no rows."""
-    num_rows = sum(block.num_rows for block in blocks)
-    if not num_rows:
-        return None
+class _KnownGradient(torch.autograd.Function):
+    """A loss, as a function of the parameters, whose gradients are known."""
 
-    @torch.no_grad()  # on the function: it applies to one thread only
-    def block_losses(block: Block) -> NDArray[np.float64]:
-        return np.array([[loss_of(rows).item() * rows.num_rows] for rows in block.load()])
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *_: nn.Parameter) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
 
-    if len(blocks) == 1:
-        [rows] = blocks[0].load()
-        with torch.no_grad():
-            return loss_of(rows).item()
-    return ranks.exact_sum(block_losses, blocks, size=1).item() / num_rows
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        factor = upstream.item()
+        return None, None, *(gradient * factor for gradient in ctx.gradients)

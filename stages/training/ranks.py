@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import distributed
 
 from stages.base.errors import UserError
-from stages.base.threads import Item
-from stages.rows.exact_sum import partial_sum
+from stages.base.threads import Item, in_order
+from stages.rows.ordered_sum import NUM_GROUPS, Vector, groups, sum_group
+
+# A large network has fewer groups: what the ranks exchange is some numbers for each of its weights.
+MIN_GROUPS, MAX_SHARED_VALUES = 8, 2**20
 
 
 @dataclass(frozen=True)
@@ -24,30 +26,30 @@ class Ranks:
     rank: int = 0
     num_ranks: int = 1
 
-    def exact_sum(
-        self, vectors_of: Callable[[Item], NDArray[np.float64]], items: Sequence[Item], size: int
-    ) -> NDArray[np.float64]:
-        """Return the exact sum over all items; the ranks share the work and get the same bits."""
-        partial = partial_sum(vectors_of, items[self.rank :: self.num_ranks], size)
+    def ordered_sum(
+        self, vector_of: Callable[[Item], Vector], items: Sequence[Item], size: int
+    ) -> Vector:
+        """Return the sum over all items, in one order; every rank gets the same bits.
+
+        A rank computes whole groups, and has zeros in place of the others'. Adding zeros changes no
+        bit, but for the sign of zero, which the sum does not keep.
+        """
+        all_groups = groups(items, max(MIN_GROUPS, min(NUM_GROUPS, MAX_SHARED_VALUES // size)))
+        own = range(self.rank, len(all_groups), self.num_ranks)
+        sums = in_order(lambda group: sum_group(vector_of, all_groups[group]), own)
         if self.num_ranks > 1:
-            state = torch.from_numpy(np.append(partial.top, not partial.is_finite))
-            distributed.all_reduce(state, distributed.ReduceOp.MAX)
-            partial.raise_to(state[:-1].numpy())
-            partial.is_finite = not state[-1]
-            distributed.all_reduce(torch.from_numpy(partial.bins))
-        return partial.total()
+            shared = np.zeros((len(all_groups), size))
+            for group, vector in zip(own, sums, strict=True):
+                shared[group] = vector
+            distributed.all_reduce(torch.from_numpy(shared))
+            sums = iter(shared)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(sum(sums))
 
     def meet(self) -> None:
         """Wait for all ranks; if one has ended, this one ends too."""
         if self.num_ranks > 1:
             distributed.barrier()
-
-    def least(self, value: float) -> float:
-        """Return the least value of all ranks, in every rank."""
-        least = torch.tensor(value, dtype=torch.float64)
-        if self.num_ranks > 1:
-            distributed.all_reduce(least, distributed.ReduceOp.MIN)
-        return least.item()
 
     def broadcast(self, content: bytes) -> bytes:
         """Return rank 0's ``content``, in every rank."""
@@ -98,7 +100,7 @@ def start_ranks(module: str) -> None:
 def join_ranks() -> Iterator[Ranks]:
     """Connect to the other ranks; without torchrun there is one rank and nothing is started.
 
-    The ranks exchange integers in the hosts' memory. This is why gloo serves every device.
+    The ranks exchange sums in the hosts' memory. This is why gloo serves every device.
     """
     if "RANK" not in os.environ:
         yield Ranks()

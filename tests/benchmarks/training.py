@@ -63,7 +63,7 @@ def ours(job: Job, numerics: str) -> Epochs:
     from stages.model.device import set_numerics
     from stages.model.model import Model
     from stages.rows.split import Split, SplitWriter
-    from stages.training.batches import load
+    from stages.training.batches import load_rows
     from stages.training.ranks import Ranks
     from stages.training.resume import resumable
 
@@ -77,7 +77,7 @@ def ours(job: Job, numerics: str) -> Epochs:
             writer = SplitWriter(path, [*names, "y"], "float32")
             writer.write(rows)
             writer.close()
-            splits.append(load(Split(path), model, 1.0))
+            splits.append(load_rows(Split(path), model, Path(folder)))
 
     def epochs(count: int) -> None:
         params = TrainParams(
@@ -90,24 +90,6 @@ def ours(job: Job, numerics: str) -> Epochs:
                 train.train(params, model, *splits, Ranks(), resume)
 
     return epochs
-
-
-def float_sums(job: Job) -> Epochs:
-    """Ours with plain instead of exact sums, to measure what exactness costs."""
-    from stages.rows import exact_sum
-
-    class FloatSum(exact_sum.ExactSum):
-        def add(self, vectors: np.ndarray) -> None:
-            self.bins = self.bins + vectors.sum(axis=0)
-
-        def merge(self, other: exact_sum.ExactSum) -> None:
-            self.bins = self.bins + other.bins
-
-        def total(self) -> np.ndarray:
-            return self.bins[0]
-
-    exact_sum.ExactSum = FloatSum
-    return ours(job, "native")
 
 
 def textbook(job: Job, *, is_compiled: bool = False, has_loader: bool = False) -> Epochs:
@@ -222,7 +204,6 @@ def reading(job: Job) -> Epochs:
 CONTESTANTS: dict[str, Callable[[Job], Epochs]] = {
     "ours, native": lambda job: ours(job, "native"),
     "ours, portable": lambda job: ours(job, "portable"),
-    "ours, native, float sums": float_sums,
     "textbook loop": textbook,
     "textbook loop, torch.compile": lambda job: textbook(job, is_compiled=True),
     "textbook loop, DataLoader": lambda job: textbook(job, has_loader=True),
@@ -239,7 +220,7 @@ def takes_part(name: str, job: Job) -> bool:
         return job.batch_size is not None
     if name in {"SGDRegressor", "LinearRegression, whole fit"}:
         return not job.hidden
-    if name in {"reading the table", "ours, native, float sums"}:
+    if name == "reading the table":
         return job.batch_size is None and job.rows > 1_000
     return True
 

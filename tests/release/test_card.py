@@ -34,7 +34,7 @@ HOSTILE = [
 
 
 @pytest.fixture
-def released(change, without_processes):
+def released(change):
     """Release a model without ONNX, and return its card."""
 
     def run(changes):
@@ -124,7 +124,13 @@ def with_names(names, target):
         "scores": {"train": scores, "least_squares": {"train": scores}, "learned": learned},
         "data": {},
         "files": {},
-        "proof": {"split": "train", "rows": 9, "batches": [], "onnx_difference_at_most": None},
+        "proof": {
+            "split": "train",
+            "rows": 9,
+            "programs": ["numpy"],
+            "batches": [],
+            "difference_at_most": 1e-6,
+        },
     }
     return card(Manifest.model_validate(content))
 

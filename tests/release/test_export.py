@@ -15,7 +15,8 @@ VERSIONS = {"torch": "2.13.0"}
 
 
 def exported(model):
-    return export(model, model.signature("cpu", VERSIONS))
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    return export(weights, model.signature("cpu", VERSIONS))
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,8 @@ def test_the_file_states_its_opset_and_what_the_model_is(content):
     assert json.loads(properties["categories"]) == {"c": ["u"]}
 
 
-def test_the_graph_does_not_depend_on_the_kernels_of_this_cpu(content):
-    graph = onnx.load_model_from_string(content).graph  # portable kernels train with another ReLU
+def test_the_graph_has_one_operation_for_each_of_the_models(content):
+    graph = onnx.load_model_from_string(content).graph
     operations = [node.op_type for node in graph.node]
     assert operations == ["Sub", "Div", "Gemm", "Relu", "Gemm", "Mul", "Add"]
 

@@ -48,18 +48,19 @@ def test_a_manifest_states_the_signature_of_its_weights():
 def test_the_proof_is_on_the_training_rows_where_there_are_no_test_rows():
     untested = proof(SIGNATURE, STATISTICS, has_onnx=True)
     assert (untested.split, untested.rows) == ("train", 5)
-    assert untested.onnx_difference_at_most == 1e-12
+    assert untested.difference_at_most == 1e-12
+    assert untested.programs == ["numpy", "model.onnx"]
     rows = STATISTICS.rows | {"test": 7}
     tested = proof(SIGNATURE, STATISTICS.model_copy(update={"rows": rows}), has_onnx=False)
     assert (tested.split, tested.rows) == ("test", 7)
-    assert (tested.batches, tested.onnx_difference_at_most) == ([], None)
+    assert (tested.batches, tested.programs) == ([], ["numpy"])
 
 
 def test_the_bound_allows_for_the_roundings_of_a_long_sum():
     single = SIGNATURE.model_copy(update={"dtype": "float32"})
     for num_hidden, expected in [(64, 1e-6), (6400, 80 * 2**-23)]:  # √6400 roundings
         wide = single.model_copy(update={"hidden": [num_hidden]})
-        assert proof(wide, STATISTICS, has_onnx=True).onnx_difference_at_most == expected
+        assert proof(wide, STATISTICS, has_onnx=True).difference_at_most == expected
 
 
 def test_batches_are_smaller_where_a_layer_is_wide():

@@ -18,12 +18,7 @@ from stages import prepare, train, evaluate
 for stage in (prepare, train, evaluate):
     stage.main()
 """
-EXPORT = f"""{STAGES}
-import sys
-from stages.release import export
-sys.argv[1:] = ["models"]
-export.main()
-"""
+ALL = f"{STAGES}from stages import save; save.main()"
 
 
 def run_job(folder: Path, changes: dict, program: str, *emulator: str) -> dict[str, bytes]:
@@ -47,7 +42,7 @@ def run_job(folder: Path, changes: dict, program: str, *emulator: str) -> dict[s
 @pytest.mark.parametrize(
     ("cpu", "changes", "program"),
     [
-        ("IvyBridge", NETWORK, EXPORT),
+        ("IvyBridge", NETWORK, ALL),
         ("Haswell", LBFGS, STAGES),
         ("Skylake-Server", {}, STAGES),
         ("EPYC-Rome", NETWORK, STAGES),

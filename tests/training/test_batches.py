@@ -1,4 +1,6 @@
 from itertools import chain
+from pathlib import Path
+from tempfile import gettempdir
 
 import numpy as np
 import pytest
@@ -8,13 +10,7 @@ from hypothesis import strategies as st
 
 from stages.model.model import Model
 from stages.rows.split import Split, SplitWriter, Statistics, block_rows
-from stages.training.batches import (
-    WINDOW_BLOCKS,
-    StoredBlock,
-    batches,
-    block_size,
-    load,
-)
+from stages.training.batches import WINDOW_BLOCKS, batches, block_size, load_rows
 
 BLOCK = block_rows(2)
 
@@ -33,14 +29,13 @@ class Numbers:
         return [numbers, numbers + 0.5]
 
 
-def loaded(num_rows, fraction=1.0):
-    return load(Numbers(num_rows), Model(["x"], "y", [], torch.float64), fraction)
+def loaded(num_rows):
+    return load_rows(Numbers(num_rows), Model(["x"], "y", [], torch.float64), Path(gettempdir()))
 
 
-def drawn(num_rows, batch_size, seed=0, epoch=0, fraction=1.0):
+def drawn(num_rows, batch_size, seed=0, epoch=0):
     return [
-        batch.inputs[:, 0].tolist()
-        for batch in batches(loaded(num_rows, fraction), batch_size, seed, epoch)
+        batch.inputs[:, 0].tolist() for batch in batches(loaded(num_rows), batch_size, seed, epoch)
     ]
 
 
@@ -95,11 +90,6 @@ def test_batches_of_several_windows_visit_each_row_once(large):
     assert np.array_equal(np.sort([*chain(*large)]), np.arange(LARGE))
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.5])
-def test_how_many_rows_are_kept_changes_no_batch(large, fraction):
-    assert drawn(LARGE, 100_000, seed=1, epoch=2, fraction=fraction) == large
-
-
 @pytest.mark.parametrize("step", [1, 5, 20, LARGE // 100_000, LARGE // 100_000 + 1])
 def test_an_epoch_of_several_windows_is_entered_anywhere(large, step):
     rest = batches(loaded(LARGE), 100_000, 1, 2, first_step=step)
@@ -117,20 +107,21 @@ def test_the_whole_table_is_one_batch_in_its_own_order_without_a_copy():
     assert [*batches(whole, None, seed=0, epoch=0, first_step=1)] == []
     blocks = whole.blocks(BLOCK)
     assert [block.num_rows for block in blocks] == [262_144, 37_856]
-    assert blocks[0].inputs.data_ptr() == whole.kept.inputs.data_ptr()
-    assert blocks[1].targets.data_ptr() == whole.kept.targets[262_144:].data_ptr()
+    assert blocks[0].inputs.data_ptr() == whole.inputs.data_ptr()
+    assert blocks[1].targets.data_ptr() == whole.targets[262_144:].data_ptr()
 
 
-@pytest.mark.parametrize("size", [BLOCK, 4096])
-def test_blocks_read_again_equal_blocks_kept_in_memory(size):
-    kept, stored = (
-        [rows for block in loaded(600_000, fraction).blocks(size) for rows in block.load()]
-        for fraction in (1.0, 0.4)
-    )
-    assert isinstance(loaded(600_000, 0.4).blocks(size)[-1], StoredBlock)
-    for one, other in zip(kept, stored, strict=True):
-        assert torch.equal(one.inputs, other.inputs)
-        assert torch.equal(one.targets, other.targets)
+def test_loaded_rows_lie_in_a_file_without_a_name(tmp_path):
+    rows = load_rows(Numbers(1000), Model(["x"], "y", [], torch.float64), tmp_path)
+    assert rows.num_rows == 1000
+    assert list(tmp_path.iterdir()) == []
+    maps = Path("/proc/self/maps").read_text()
+    assert f"{tmp_path}/" in maps
+    assert "(deleted)" in maps
+
+
+def test_a_split_without_rows_is_loaded(tmp_path):
+    assert load_rows(Numbers(0), Model(["x"], "y", [], torch.float64), tmp_path).num_rows == 0
 
 
 @pytest.mark.parametrize(
@@ -167,6 +158,6 @@ def test_loaded_rows_are_scaled_as_the_model_scales(tmp_path):
             maximum={},
         )
     )
-    split = load(Split(tmp_path / "rows.parquet"), model, 1.0).kept
+    split = load_rows(Split(tmp_path / "rows.parquet"), model, tmp_path)
     assert torch.equal(split.inputs, model.scale_inputs(torch.from_numpy(cells[:, :2])))
     assert torch.equal(split.targets, (torch.from_numpy(cells[:, 2:]) - 5.0) / 4.0)

@@ -1,3 +1,5 @@
+import io
+import json
 import pickle
 import random
 
@@ -5,9 +7,7 @@ import pytest
 import torch
 from torch import nn, optim
 
-from stages.base.errors import UserError
-from stages.training import checkpoint as module
-from stages.training.checkpoint import State
+from stages.training.checkpoint import NUM_DIGEST_BYTES, State, thin
 from stages.training.lbfgs import LBFGS
 
 KEY = b"fingerprint"
@@ -40,6 +40,12 @@ def learn(state: State, num_steps: int) -> None:
         state.step += 1
 
 
+def values(state: State) -> str:
+    """Everything that a checkpoint holds; the bytes of the bytes may differ by order."""
+    content = torch.load(io.BytesIO(state.to_bytes(KEY)[NUM_DIGEST_BYTES:]), weights_only=True)
+    return json.dumps(content, default=torch.Tensor.tolist)  # every float exactly
+
+
 @pytest.mark.parametrize("num_steps", [0, 1, 2, 5])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_restored_state_trains_on_to_the_same_bits_as_the_original(name, num_steps):
@@ -51,11 +57,11 @@ def test_a_restored_state_trains_on_to_the_same_bits_as_the_original(name, num_s
     original.best_network = {name: t.clone() for name, t in original.network.state_dict().items()}
     content = original.to_bytes(KEY)
     restored.restore(content, KEY)
-    assert restored.to_bytes(KEY) == content
+    assert values(restored) == values(original)
     assert restored.history == original.history
     for state in (original, restored):
         learn(state, 7)
-    assert restored.to_bytes(KEY) == original.to_bytes(KEY)
+    assert values(restored) == values(original)
 
 
 def test_a_changed_checkpoint_is_refused_and_changes_no_state():
@@ -75,39 +81,8 @@ def test_a_changed_checkpoint_is_refused_and_changes_no_state():
     assert state.to_bytes(KEY) == content
 
 
-FORGED = {
-    "a network that is a number": {"network": 1},
-    "an epoch of text": {"epoch": "9"},
-    "more epochs than losses": {"epoch": 10**9},
-    "another name": {"restore": 1},
-    "a step of text": {"step": "1"},
-    "a negative step": {"step": -1},
-    "no best loss": {"best_loss": None},
-    "an endless history": {"history": torch.tensor([[float("inf"), 0, 0]])},
-}
-
-
-@pytest.mark.parametrize("forged", FORGED)
-def test_a_forged_checkpoint_with_the_right_digest_is_refused_in_one_sentence(monkeypatch, forged):
-    state = fresh("adam")
-    learn(state, 3)
-    state.end_epoch(20, None)
-    pack = module._pack
-
-    def forge(value, tensors):
-        if isinstance(value, dict) and "history" in value:
-            value = value | FORGED[forged]
-            if "restore" in value:
-                del value["epoch"]
-        return pack(value, tensors)
-
-    monkeypatch.setattr(module, "_pack", forge)
-    content = state.to_bytes(KEY)
-    with pytest.raises(UserError, match=r"the checkpoint was not written by this program\."):
-        fresh("adam").restore(content, KEY)
-
-
-def test_a_checkpoint_that_does_not_fit_into_memory_is_not_saved(monkeypatch):
-    monkeypatch.setattr(module, "available_bytes", lambda _device: 100)
-    with pytest.raises(MemoryError):
-        fresh("sgd").to_bytes(KEY)
+@pytest.mark.parametrize("epochs", [1, 999, 1000, 1001, 1999, 2000, 2001, 12_345])
+def test_the_history_has_at_most_1000_rows_and_always_the_last(epochs):
+    rows = thin([(epoch, 1.0, None) for epoch in range(1, epochs + 1)])
+    assert rows[-1][0] == epochs
+    assert min(epochs, 500) <= len(rows) <= 1000

@@ -303,14 +303,12 @@ def test_a_training_that_dvc_has_not_recorded_is_not_lost(workspace, change, mon
     train.main()
     expected = contents(TRAINED)
     [path] = checkpoints()
-    content = path.read_bytes()
     shutil.rmtree(TRAINED)  # as DVC does before it runs it again
     capsys.readouterr()
     train.main()
     epochs = expected["history.csv"].count(b"\n") - 1
     assert f"train: resumed at epoch {epochs} of 60\n" in capsys.readouterr().out
     assert contents(TRAINED) == expected
-    assert path.read_bytes() == content
     forget_recorded()
     assert path.exists(), "dvc.lock does not name the outputs"
     ended = path.with_name("ended")
