@@ -5,13 +5,13 @@ groups, however many threads there are; the vectors of a group are added in thei
 the groups' sums in theirs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.base.threads import Item, in_order
+from stages.base.threads import Item, in_threads
 
 NUM_GROUPS = 64
 Vector = NDArray[np.float64]
@@ -24,20 +24,34 @@ def groups(items: Sequence[Item], num_groups: int = NUM_GROUPS) -> list[Sequence
     return [items[start:stop] for start, stop in pairwise(bounds)]
 
 
-def sum_group(vector_of: Callable[[Item], Vector], group: Sequence[Item]) -> Vector:
-    """Add the vectors of a group's items in their order."""
-    total = vector_of(group[0])
-    with np.errstate(over="ignore", invalid="ignore"):  # errstate holds for its thread only
-        for item in group[1:]:
-            total = total + vector_of(item)
-    return total
+def sum_groups(
+    vector_of: Callable[[Item], Vector], all_groups: Sequence[Sequence[Item]], own: Sequence[int]
+) -> dict[int, Vector]:
+    """Return the sums of the groups with the numbers ``own``, computed in threads.
+
+    The vectors ``vector_of(item)`` of a group are added in the order of its items.
+    """
+    sums = {}
+
+    def work(numbers: Iterator[int]) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):  # errstate holds for its thread only
+            for number in numbers:
+                first, *rest = all_groups[number]
+                total = vector_of(first)
+                for item in rest:
+                    total = total + vector_of(item)
+                sums[number] = total
+
+    in_threads(work, own)
+    return sums
 
 
 def ordered_sum(vector_of: Callable[[Item], Vector], items: Sequence[Item]) -> Vector:
     """Add ``vector_of(item)`` of all items, computed in threads; at least one item."""
-    sums = in_order(lambda group: sum_group(vector_of, group), groups(items))
+    all_groups = groups(items)
+    sums = sum_groups(vector_of, all_groups, range(len(all_groups)))
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(sum(sums))
+        return np.asarray(sum(sums[number] for number in range(len(all_groups))))
 
 
 def column_sums(rows: Vector) -> Vector:

@@ -22,6 +22,7 @@ BLOCK_SHUFFLE, ROW_SHUFFLE = 3, 4
 WINDOW_BLOCKS = 8  # shuffled together, about 32 MB of float32
 MAX_LAYER_VALUES = 2**18
 MIN_LAYER_ROWS = 2**12
+MAX_ORDINARY_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,17 @@ class ScaledRows:
 
     def to(self, device: torch.device) -> Self:
         """Return the rows on a device; if they are there already, without a copy."""
+        if self.inputs.device == device:
+            return self
         return type(self)(self.inputs.to(device), self.targets.to(device))
 
 
 def load_rows(split: Split, model: Model, folder: Path) -> ScaledRows:
     """Return all rows of a split, scaled as the model scales.
 
-    They lie in a file of ``folder`` without a name, mapped into memory: the operating system keeps
-    what fits, and reads the rest again when it is used. On an accelerator, they lie on the device
-    if they fit into half of its free memory.
+    More than 256 MiB lie in a file of ``folder`` without a name, mapped into memory: the operating
+    system keeps what fits, and reads the rest again when it is used. On an accelerator, they lie on
+    the device if they fit into half of its free memory.
     """
     num_features = len(split.features)
     values = mapped(split.num_rows * (num_features + 1), model.dtype, folder)
@@ -84,10 +87,13 @@ def load_rows(split: Split, model: Model, folder: Path) -> ScaledRows:
 
 
 def mapped(num_values: int, dtype: torch.dtype, folder: Path) -> Tensor:
-    """Return a tensor in a file without a name; it is on the disk alone if memory is short."""
-    if not num_values:
-        return torch.empty(0, dtype=dtype)
+    """Return a tensor in a file without a name; it is on the disk alone if memory is short.
+
+    A small one lies in ordinary memory, which is read faster by a tenth.
+    """
     size_bytes = num_values * dtype.itemsize
+    if size_bytes <= MAX_ORDINARY_BYTES:
+        return torch.empty(num_values, dtype=dtype)
     with TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a crash later
             os.posix_fallocate(file.fileno(), 0, size_bytes)

@@ -12,8 +12,8 @@ import torch
 from torch import distributed
 
 from stages.base.errors import UserError
-from stages.base.threads import Item, in_order
-from stages.rows.ordered_sum import NUM_GROUPS, Vector, groups, sum_group
+from stages.base.threads import Item
+from stages.rows.ordered_sum import NUM_GROUPS, Vector, groups, sum_groups
 
 # A large network has fewer groups: what the ranks exchange is some numbers for each of its weights.
 MIN_GROUPS, MAX_SHARED_VALUES = 8, 2**20
@@ -35,16 +35,16 @@ class Ranks:
         bit, but for the sign of zero, which the sum does not keep.
         """
         all_groups = groups(items, max(MIN_GROUPS, min(NUM_GROUPS, MAX_SHARED_VALUES // size)))
-        own = range(self.rank, len(all_groups), self.num_ranks)
-        sums = in_order(lambda group: sum_group(vector_of, all_groups[group]), own)
+        numbers = range(len(all_groups))
+        sums = sum_groups(vector_of, all_groups, numbers[self.rank :: self.num_ranks])
         if self.num_ranks > 1:
             shared = np.zeros((len(all_groups), size))
-            for group, vector in zip(own, sums, strict=True):
-                shared[group] = vector
+            for number, vector in sums.items():
+                shared[number] = vector
             distributed.all_reduce(torch.from_numpy(shared))
-            sums = iter(shared)
+            sums = dict(enumerate(shared))
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(sum(sums))
+            return np.asarray(sum(sums[number] for number in numbers))
 
     def meet(self) -> None:
         """Wait for all ranks; if one has ended, this one ends too."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stages.model.model import Model
 from stages.rows.split import Split, SplitWriter, Statistics, block_rows
+from stages.training import batches as module
 from stages.training.batches import WINDOW_BLOCKS, batches, block_size, load_rows
 
 BLOCK = block_rows(2)
@@ -111,7 +112,10 @@ def test_the_whole_table_is_one_batch_in_its_own_order_without_a_copy():
     assert blocks[1].targets.data_ptr() == whole.targets[262_144:].data_ptr()
 
 
-def test_loaded_rows_lie_in_a_file_without_a_name(tmp_path):
+def test_many_rows_lie_in_a_file_without_a_name_and_give_the_same_batches(tmp_path, monkeypatch):
+    expected = drawn(1000, 64, seed=1)
+    monkeypatch.setattr(module, "MAX_ORDINARY_BYTES", 0)
+    assert drawn(1000, 64, seed=1) == expected
     rows = load_rows(Numbers(1000), Model(["x"], "y", [], torch.float64), tmp_path)
     assert rows.num_rows == 1000
     assert list(tmp_path.iterdir()) == []
