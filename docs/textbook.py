@@ -61,11 +61,11 @@ def train(training: pd.DataFrame, validation: pd.DataFrame) -> tuple[nn.Linear, 
     """
     # z-scores have mean 0 and standard deviation 1: on them, few epochs are enough.
     # Mean and deviation come from the training rows alone: the model must not see other rows.
-    mean, std = training.mean(), training.std(ddof=0)
+    mean, std = training.mean(), training.std(ddof=0)  # divided by the number of rows
     inputs, targets = tensors((training - mean) / std)
     validation_inputs, validation_targets = tensors((validation - mean) / std)
 
-    torch.manual_seed(SEED)  # nn.Linear draws its first weights
+    torch.manual_seed(SEED)  # nn.Linear takes random first weights
     model = nn.Linear(1, 1)
     loss_function = nn.MSELoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -17,10 +17,12 @@ from torch import Tensor
 from stages.base.errors import UserError
 from stages.base.files import (
     EVALUATION,
+    FIGURE,
     HISTORY,
     PLOTS,
     PREDICTIONS,
     PREPARED,
+    STATISTICS,
     WEIGHTS,
     sha256,
     to_json,
@@ -77,11 +79,16 @@ def main() -> None:
     with output_folder(PLOTS, keeps_others=True) as folder:
         fit = sample_fit(scored, predict, optimum, params.evaluate.plot_rows)
         fit.to_csv(folder / "fit.csv", index=False, lineterminator="\n")
-        draft = PREDICTIONS.with_name(f".{PREDICTIONS.name}.draft")
-        text = to_json(evaluation)
-        origin = {"weights": sha256(WEIGHTS), "scores": hashlib.sha256(text).hexdigest()}
-        write_predictions(draft, predictions_of(scored, predict), scored.dtype, origin)
         write_figure(folder, read_history(), fit, loss_label(params.train, model.target))
+        text = to_json(evaluation)
+        origin = {
+            "figure": sha256(folder / FIGURE.name),
+            "scores": hashlib.sha256(text).hexdigest(),
+            "statistics": sha256(STATISTICS),
+            "weights": sha256(WEIGHTS),
+        }
+        draft = folder / PREDICTIONS.name
+        write_predictions(draft, predictions_of(scored, predict), scored.dtype, origin)
         require_recordable()
         draft.replace(PREDICTIONS)
         write_aside(EVALUATION, text)

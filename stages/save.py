@@ -12,7 +12,7 @@ from typing import Any
 from stages.base.errors import UserError
 from stages.base.files import (
     EVALUATION,
-    PLOTS,
+    FIGURE,
     PREDICTIONS,
     PREPARED,
     RELEASE,
@@ -43,8 +43,6 @@ from stages.release.verify import verify_release
 from stages.rows.predictions import Predictions
 from stages.rows.split import SPLITS, Split, read_statistics
 
-FIGURE = "figure.svg"
-
 
 def main() -> None:
     params = load_params()
@@ -64,7 +62,7 @@ def main() -> None:
             raise _damaged_scores() from None
         write_json(folder / MANIFEST, manifest.model_dump())
         (folder / "README.md").write_text(text, encoding="utf-8")
-        shutil.copyfile(PLOTS / FIGURE, folder / FIGURE)
+        shutil.copyfile(FIGURE, folder / FIGURE.name)
         manifest, onnx = verify_release(folder)
         differences = prove(folder, manifest, onnx, split, predictions)
     for program, difference in differences.items():
@@ -89,14 +87,19 @@ def read_predictions(split: Split) -> Predictions:
     """Return what `evaluate` predicted for the rows of ``split``.
 
     Raises:
-        UserError: If these predictions, or the scores, are those of other weights or rows.
+        UserError: If predictions, scores or figure are those of other weights or rows.
     """
     predictions = Predictions(PREDICTIONS)
-    origin = {"weights": sha256(WEIGHTS), "scores": sha256(EVALUATION)}
+    origin = {
+        "figure": sha256(FIGURE),
+        "scores": sha256(EVALUATION),
+        "statistics": sha256(STATISTICS),
+        "weights": sha256(WEIGHTS),
+    }
     if predictions.origin != origin or predictions.num_rows != split.num_rows:
         raise UserError(
-            f"save: {EVALUATION} and {PREDICTIONS} do not belong to {WEIGHTS}. Run `dvc repro"
-            " --force evaluate`."
+            f"save: {EVALUATION}, {FIGURE} and {PREDICTIONS} were not made from {WEIGHTS} and"
+            f" {STATISTICS}. Run `dvc repro --force evaluate`."
         )
     return predictions
 

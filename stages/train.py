@@ -116,8 +116,8 @@ def train(
             progress.label = f"train: epoch {epoch + 1} of {params.epochs}{losses}"
             network.train()
             for batch in batches(training, params.batch_size, params.seed, epoch, state.step):
-
-                def closure() -> float:  # called once in a step, by L-BFGS several times
+                # `step` calls the closure, L-BFGS several times: so the order is 3, 1, 2, 4, 5.
+                def closure() -> float:
                     optimizer.zero_grad()  # 3. clear the gradients
                     loss = loss_of(batch)  # forward pass and loss, block by block
                     loss.backward()  # 4. backpropagation

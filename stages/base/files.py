@@ -24,6 +24,7 @@ RELEASE = Path("models/release")
 EVALUATION = Path("metrics/evaluation.json")
 PREDICTIONS = Path("metrics/predictions.parquet")
 PLOTS = Path("metrics/plots")
+FIGURE = PLOTS / "figure.svg"
 
 
 @contextmanager

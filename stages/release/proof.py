@@ -14,6 +14,9 @@ from stages.release.reference import predict, read_weights
 from stages.rows.predictions import Predictions
 from stages.rows.split import Split
 
+# The bound by magnitudes is loose for deep networks. So predictions of the split may also differ by
+# at most this part of their largest distance from the mean, and so many roundings of their size.
+MAX_GAP, MAX_ROUNDINGS = 1e-3, 64
 Numbers = NDArray[Any]  # float32 or float64
 Session = Callable[[Numbers], Numbers]  # inputs (rows, features) → predictions (rows, 1)
 
@@ -42,20 +45,20 @@ def prove(
     programs: dict[str, Session] = {"NumPy": lambda inputs: predict(weights, inputs)}
     if onnx is not None:
         programs["ONNX Runtime"] = start_session(onnx)
-    worst = dict.fromkeys(programs, 0.0)
-
-    def compare(name: str, inputs: Numbers, expected: Numbers) -> None:
-        difference = largest_difference(weights, inputs, programs[name](inputs), expected)
-        worst[name] = max(worst[name], difference)
-
+    worst = {}
     with np.errstate(all="ignore"):  # extreme numbers overflow and underflow
-        for block in range(split.num_blocks):
-            inputs = np.ascontiguousarray(split.read(block)[:, :-1])
-            for name in programs:
-                compare(name, inputs, predictions.read(block))
+        for name, program in programs.items():
+            worst[name] = compare(name, program, weights, split, predictions)
         if onnx is not None:
-            for inputs in more_batches(split, manifest.proof.batches):
-                compare("ONNX Runtime", inputs, predict(weights, inputs))
+            worst["ONNX Runtime"] = max(
+                worst["ONNX Runtime"],
+                *(
+                    largest_difference(
+                        weights, inputs, programs["ONNX Runtime"](inputs), predict(weights, inputs)
+                    )
+                    for inputs in more_batches(split, manifest.proof.batches)
+                ),
+            )
     allowed = manifest.proof.difference_at_most
     for name, difference in worst.items():
         if not difference <= allowed:
@@ -65,6 +68,39 @@ def prove(
                 f" relative difference is {difference:.2g}, and at most {allowed:g} is allowed."
                 f" {cure}"
             )
+    return worst
+
+
+def compare(
+    name: str,
+    program: Session,
+    weights: dict[str, Numbers],
+    split: Split,
+    predictions: Predictions,
+) -> float:
+    """Compare a program's predictions with those of PyTorch for all rows of ``split``.
+
+    Returns:
+        The largest relative difference.
+
+    Raises:
+        UserError: If a difference is large for these predictions.
+    """
+    worst = gap = scale = size = 0.0
+    for block in range(split.num_blocks):
+        inputs = np.ascontiguousarray(split.read(block)[:, :-1])
+        predicted, expected = program(inputs), predictions.read(block)
+        worst = max(worst, largest_difference(weights, inputs, predicted, expected))
+        gap = max(gap, float(np.abs(predicted - expected).max()))
+        scale = max(scale, float(np.abs(expected - weights["target_mean"]).max()))
+        size = max(size, float(np.abs(expected).max()))
+    largest_gap = MAX_GAP * scale + MAX_ROUNDINGS * float(np.finfo(split.dtype).eps) * size
+    if not gap <= largest_gap:
+        raise UserError(
+            f"save: {name} and PyTorch predict values that differ by {gap:.2g}, and at most"
+            f" {largest_gap:.2g} is allowed for these predictions. If the network is right, set"
+            " `train.standardize` to true, or `prepare.dtype` to float64."
+        )
     return worst
 
 

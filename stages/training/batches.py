@@ -147,17 +147,20 @@ def batches(
         return window[order.to(window.inputs.device)]
 
     sizes = [sum(blocks[index].num_rows for index in window) for window in windows]
-    first, num_skipped = 0, first_step * batch_size
-    while first < len(windows) and num_skipped >= sizes[first]:
-        num_skipped -= sizes[first]
+    first, num_before, num_skipped = 0, 0, first_step * batch_size
+    while first < len(windows) and num_before + sizes[first] <= num_skipped:
+        num_before += sizes[first]
         first += 1
-    rest = rows[:0]
+    # Used rows stand where an epoch that was not entered at a step has rows left over, so that its
+    # batches have the same addresses in memory: native kernels round by them.
+    rest = rows[: num_before % batch_size]
+    num_used = num_skipped - num_before + rest.num_rows
     for window in in_order(shuffled, range(first, len(windows)), num_ahead=1):
-        available = joined([rest, window[num_skipped:]])
-        num_skipped = 0
+        available = joined([rest, window])
         num_whole = available.num_rows // batch_size * batch_size
-        if num_whole:
-            yield from available[:num_whole].blocks(batch_size)
+        if num_used < num_whole:
+            yield from available[num_used:num_whole].blocks(batch_size)
+        num_used = 0
         rest = available[num_whole:]
-    if rest.num_rows:
+    if first < len(windows) and rest.num_rows:
         yield rest

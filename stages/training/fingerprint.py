@@ -2,6 +2,7 @@
 
 import os
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from stages.base.files import digest
 from stages.base.inputs import code_files
 from stages.base.params import TrainParams
+from stages.model.model import RECORDED_VERSIONS
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -24,7 +26,7 @@ def fingerprint(params: TrainParams, device: torch.device, data: list[Path]) -> 
         "`train` section in params.yaml": params.model_dump_json(),
         "kind of device": _device_kind(device),
         "kind of CPU, with `train.numerics` native": _cpu() if params.numerics == "native" else "",
-        "version of PyTorch": torch.__version__,
+        "versions of the packages": str({name: version(name) for name in RECORDED_VERSIONS}),
     }
     digests = {name: sha256(text.encode()).digest() for name, text in texts.items()}
     return digests | {"content of data/prepared": digest(data)} | code_digest()

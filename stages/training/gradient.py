@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from stages.training.batches import ScaledRows
 from stages.training.ranks import Ranks
@@ -62,10 +63,11 @@ class _KnownGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, gradients: list[Tensor], *_: nn.Parameter) -> Tensor:
-        ctx.gradients = gradients
+        ctx.save_for_backward(*gradients)
         return loss.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         factor = upstream.item()
-        return None, None, *(gradient * factor for gradient in ctx.gradients)
+        return None, None, *(gradient * factor for gradient in ctx.saved_tensors)

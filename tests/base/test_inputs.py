@@ -60,7 +60,7 @@ CHANGES = {
         lambda: replace("stages/training/batches.py", "4", "5"),
         "stages/training/batches.py",
     ),
-    "code": (lambda: replace("stages/train.py", "1000", "1001"), "stages/train.py"),
+    "code": (lambda: replace("stages/train.py", "diverged", "exploded"), "stages/train.py"),
     "data": (
         lambda: Path("data/prepared/statistics.json").write_bytes(b"other"),
         "data/prepared/statistics.json",
@@ -145,7 +145,7 @@ def test_code_that_is_changed_while_a_stage_imports_is_refused(workspace):
         env={**os.environ, "PYTHONPATH": "."},
     )  # fmt: skip
     time.sleep(0.5)
-    replace("stages/train.py", "1000", "1001")
+    replace("stages/train.py", "diverged", "exploded")
     _, errors = stage.communicate("\n", timeout=60)
     assert stage.returncode == 1
     assert errors.endswith(

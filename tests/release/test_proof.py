@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from stages.base.errors import UserError
 from stages.model.model import Model
 from stages.release.export import export
 from stages.release.manifest import TOLERANCE
-from stages.release.proof import extremes, largest_difference, magnitudes, start_session
+from stages.release.proof import compare, extremes, largest_difference, magnitudes, start_session
 from stages.release.reference import predict, read_weights
 from tests.conftest import ROOT, command
 
@@ -71,6 +72,38 @@ def test_a_weight_that_differs_is_noticed(num_features, hidden, dtype, change):
         weights, inputs, predict(other, inputs).astype(inputs.dtype), predict(weights, inputs)
     )
     assert difference > TOLERANCE[str(dtype).removeprefix("torch.")]
+
+
+class OneBlock:
+    """A split of one block, and the predictions for it."""
+
+    num_blocks, dtype = 1, "float32"
+
+    def __init__(self, rows):
+        self._rows = rows
+
+    def read(self, _block):
+        return self._rows
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda p: p * 0, lambda p: -p, lambda p: p + np.float32(0.1) * p.std()],
+    ids=["zero", "negated", "shifted"],
+)
+def test_a_deep_networks_wrong_program_is_refused(wrong):
+    torch.manual_seed(0)
+    weights = weights_of(Model(["a", "b"], "t", [1024] * 4, torch.float32))
+    for name in [name for name in weights if name.startswith("network")]:
+        weights[name] = weights[name] * np.float32(1.7)  # as after training: predictions vary
+    inputs = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    expected = predict(weights, inputs)
+    table = np.concatenate([inputs, expected], axis=1)
+    assert largest_difference(weights, inputs, wrong(expected), expected) < 1, "a loose bound"
+    parts = weights, OneBlock(table), OneBlock(expected)
+    assert compare("NumPy", lambda rows: predict(weights, rows), *parts) == 0.0
+    with pytest.raises(UserError, match="save: NumPy and PyTorch predict values that differ by"):
+        compare("NumPy", lambda rows: wrong(predict(weights, rows)), *parts)
 
 
 def test_the_order_of_a_sum_whose_terms_cancel_is_no_difference():

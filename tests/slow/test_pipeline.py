@@ -277,7 +277,7 @@ def test_a_terminal_without_the_signs_gets_other_signs(finished, tmp_path):
     ("stage", "locked", "named"),
     [
         ("prepare", "data", "data/.prepared.draft"),
-        ("train", "models", "models/tmp"),
+        ("train", "models", "models/.trained.draft"),
         ("evaluate", "metrics", "metrics/.plots.draft"),
         ("save", "models", "models/.release.draft"),
     ],
@@ -289,7 +289,7 @@ def test_without_permission_to_write_a_stage_says_so(finished, tmp_path, stage, 
     end = command(folder, "python", "-m", f"stages.{stage}", preexec_fn=without_override)
     (folder / locked).chmod(0o755)
     assert end.returncode == 1
-    assert re.sub(
-        r"\.\d+\.draft", ".draft", re.sub(rf"{folder}/|(?<=/tmp)\w+", "", end.stderr)
-    ) == (f"{named}: Permission denied. Check the permissions and the free space.\n")
+    assert re.sub(r"\.\d+\.draft", ".draft", end.stderr) == (
+        f"{named}: Permission denied. Check the permissions and the free space.\n"
+    )
     assert contents(folder / locked) == before

@@ -97,6 +97,13 @@ def test_an_epoch_of_several_windows_is_entered_anywhere(large, step):
     assert [batch.inputs[:, 0].tolist() for batch in rest] == large[step:]
 
 
+def test_an_epoch_entered_at_a_step_has_its_batches_at_the_same_addresses(large):
+    size = 100_003
+    whole = [batch.inputs.data_ptr() % 64 for batch in batches(loaded(LARGE), size, 1, 2)]
+    rest = [batch.inputs.data_ptr() % 64 for batch in batches(loaded(LARGE), size, 1, 2, 22)]
+    assert rest == whole[22:]
+
+
 def test_a_window_mixes_blocks_from_the_whole_table(large):
     blocks_of_a_batch = [{int(number) // BLOCK for number in batch} for batch in large[:10]]
     assert all(len(blocks) == WINDOW_BLOCKS for blocks in blocks_of_a_batch)

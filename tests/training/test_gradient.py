@@ -82,3 +82,12 @@ def test_a_block_that_is_not_finite_makes_the_loss_not_finite():
     blocks[1].targets[7] = torch.inf
     loss, _ = gradients(blocks, parameters, block_loss)
     assert not math.isfinite(loss)
+
+
+@pytest.mark.parametrize("num_blocks", [1, 9])
+def test_a_second_backward_is_refused_as_in_pytorch(num_blocks):
+    blocks, parameters, block_loss = problem(num_blocks, torch.float32)
+    loss = mean_loss(block_loss, blocks, parameters, Ranks())
+    loss.backward()
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()
