@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.benchmarks.tables import STAGES, Cost, cost
 
-RUNS = 5
+RUNS = 7
 
 
 def run(folder: Path) -> dict[str, Cost]:

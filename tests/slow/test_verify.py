@@ -42,7 +42,7 @@ def test_a_clean_copy_is_verified_and_the_project_only_read(folder):
     [
         ("train", "models/trained/weights.safetensors", -1),
         ("prepare", "data/prepared/test.parquet", 100),
-        ("evaluate", "metrics/plots/figure.svg", -20),
+        ("evaluate", "metrics/plots/fit.csv", 100),
     ],
 )
 def test_one_bit_of_an_output_is_noticed_and_its_file_named(folder, stage, path, position):
