@@ -75,7 +75,7 @@ def test_the_default_card_shows_formula_ranges_scores_and_figure_and_its_program
     assert "| 200 test | this model | 0.0496839 | 0.0390159 | 0.185881 | 0.940089 |" in text
     assert "| 200 test | least squares | 0.0496839 |" in text
     assert "| 700 train | this model | 0.0484079 |" in text
-    assert "![Loss over epochs; data, model and least-squares line; residuals](figure.svg)" in text
+    assert "![Loss over epochs, fit and residuals](figure.svg)" in text
     assert (release / "figure.svg").read_bytes().startswith(b"<?xml")
 
 
