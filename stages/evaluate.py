@@ -4,7 +4,6 @@ Run by `dvc repro`, or alone by `python -m stages.evaluate`. Reads params.yaml, 
 models/trained/; writes metrics/.
 """
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,9 +21,7 @@ from stages.base.files import (
     PLOTS,
     PREDICTIONS,
     PREPARED,
-    STATISTICS,
     WEIGHTS,
-    sha256,
     to_json,
     write_aside,
 )
@@ -35,7 +32,7 @@ from stages.base.recorded import forget_recorded
 from stages.base.threads import in_order
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model, formula
-from stages.rows.predictions import write_predictions
+from stages.rows.predictions import origin_of, write_predictions
 from stages.rows.split import Split, read_statistics
 from stages.scoring.figure import write_figure
 from stages.scoring.least_squares import LeastSquares, least_squares
@@ -81,12 +78,7 @@ def main() -> None:
         fit.to_csv(folder / "fit.csv", index=False, lineterminator="\n")
         write_figure(folder, read_history(), fit, loss_label(params.train, model.target))
         text = to_json(evaluation)
-        origin = {
-            "figure": sha256(folder / FIGURE.name),
-            "scores": hashlib.sha256(text).hexdigest(),
-            "statistics": sha256(STATISTICS),
-            "weights": sha256(WEIGHTS),
-        }
+        origin = origin_of(folder / FIGURE.name, text)
         draft = folder / PREDICTIONS.name
         write_predictions(draft, predictions_of(scored, predict), scored.dtype, origin)
         require_recordable()

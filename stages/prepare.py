@@ -170,8 +170,7 @@ def statistics(
     def squares(block: int) -> NDArray[np.float64]:
         rows = cells(block)
         lowest[block], highest[block] = rows.min(axis=0), rows.max(axis=0)
-        with np.errstate(over="ignore"):  # errstate holds for its thread only
-            return column_sums((rows - mean) ** 2)
+        return column_sums((rows - mean) ** 2)
 
     with progress:
         mean = ordered_mean(cells, blocks, training.num_rows)

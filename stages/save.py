@@ -39,8 +39,9 @@ from stages.release.manifest import (
     proof,
 )
 from stages.release.proof import prove
+from stages.release.reference import read_weights
 from stages.release.verify import verify_release
-from stages.rows.predictions import Predictions
+from stages.rows.predictions import Predictions, origin_of
 from stages.rows.split import SPLITS, Split, read_statistics
 
 
@@ -78,9 +79,8 @@ def write_onnx(folder: Path) -> None:
     """Write model.onnx beside the weights."""
     from stages.release.export import export  # noqa: PLC0415 (many releases have no ONNX)
 
-    with open_weights(folder / MODEL, "numpy") as (signature, file):
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        (folder / ONNX).write_bytes(export(weights, signature))
+    with open_weights(folder / MODEL, "numpy") as (signature, _):
+        (folder / ONNX).write_bytes(export(read_weights(folder / MODEL), signature))
 
 
 def read_predictions(split: Split) -> Predictions:
@@ -90,12 +90,7 @@ def read_predictions(split: Split) -> Predictions:
         UserError: If predictions, scores or figure are those of other weights or rows.
     """
     predictions = Predictions(PREDICTIONS)
-    origin = {
-        "figure": sha256(FIGURE),
-        "scores": sha256(EVALUATION),
-        "statistics": sha256(STATISTICS),
-        "weights": sha256(WEIGHTS),
-    }
+    origin = origin_of(FIGURE, EVALUATION.read_bytes())
     if predictions.origin != origin or predictions.num_rows != split.num_rows:
         raise UserError(
             f"save: {EVALUATION}, {FIGURE} and {PREDICTIONS} were not made from {WEIGHTS} and"

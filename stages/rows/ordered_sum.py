@@ -5,7 +5,7 @@ groups, however many threads there are; the vectors of a group are added in thei
 the groups' sums in theirs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -29,7 +29,8 @@ def sum_groups(
 ) -> dict[int, Vector]:
     """Return the sums of the groups with the numbers ``own``, computed in threads.
 
-    The vectors ``vector_of(item)`` of a group are added in the order of its items.
+    The vectors ``vector_of(item)`` of a group are added in the order of its items; numpy does not
+    warn if they overflow.
     """
     sums = {}
 
@@ -49,9 +50,13 @@ def sum_groups(
 def ordered_sum(vector_of: Callable[[Item], Vector], items: Sequence[Item]) -> Vector:
     """Add ``vector_of(item)`` of all items, computed in threads; at least one item."""
     all_groups = groups(items)
-    sums = sum_groups(vector_of, all_groups, range(len(all_groups)))
+    return add_groups(sum_groups(vector_of, all_groups, range(len(all_groups))))
+
+
+def add_groups(sums: Mapping[int, Vector]) -> Vector:
+    """Add the sums of all groups in the order of the groups' numbers."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(sum(sums[number] for number in range(len(all_groups))))
+        return np.asarray(sum(sums[number] for number in range(len(sums))))
 
 
 def column_sums(rows: Vector) -> Vector:
@@ -59,16 +64,12 @@ def column_sums(rows: Vector) -> Vector:
 
     numpy adds a contiguous column in pairs, in an order that no CPU changes.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.array([np.ascontiguousarray(column).sum() for column in rows.T])
+    return np.array([np.ascontiguousarray(column).sum() for column in rows.T])
 
 
 def ordered_mean(rows_of: Callable[[Item], Vector], items: Sequence[Item], num_rows: int) -> Vector:
     """Return the mean of all rows of ``rows_of(item)``; if all rows are equal, it is that row."""
     first = rows_of(items[0])[0]
 
-    def from_first(item: Item) -> Vector:
-        with np.errstate(over="ignore"):
-            return column_sums(rows_of(item) - first)
-
-    return np.asarray(first + ordered_sum(from_first, items) / num_rows)
+    total = ordered_sum(lambda item: column_sums(rows_of(item) - first), items)
+    return np.asarray(first + total / num_rows)

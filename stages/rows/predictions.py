@@ -1,5 +1,6 @@
 """The predictions for the rows of a split, with the hashes of the files that they belong to."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stages.base.errors import UserError
+from stages.base.files import STATISTICS, WEIGHTS, sha256
 from stages.rows.split import arrow_column
 
 
@@ -22,12 +24,27 @@ def write_predictions(
         path: The file.
         blocks: The predictions for the rows of each block, in order, shape ``(rows, 1)``.
         dtype: Their type.
-        origin: Text that the file keeps beside them.
+        origin: What `origin_of` returns; the file keeps it beside them.
     """
     schema = pa.schema([("predicted", pa.from_numpy_dtype(dtype))], metadata=origin)
     with pq.ParquetWriter(path, schema, compression="NONE", use_dictionary=False) as file:
         for block in blocks:
             file.write_batch(pa.record_batch([arrow_column(block[:, 0])], schema=schema))
+
+
+def origin_of(figure: Path, scores: bytes) -> dict[str, str]:
+    """Return the hashes of all files that belong to the predictions: none may be of another model.
+
+    Args:
+        figure: The figure, or its draft.
+        scores: The content of evaluation.json.
+    """
+    return {
+        "figure": sha256(figure),
+        "scores": hashlib.sha256(scores).hexdigest(),
+        "statistics": sha256(STATISTICS),
+        "weights": sha256(WEIGHTS),
+    }
 
 
 class Predictions:

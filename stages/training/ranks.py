@@ -13,7 +13,7 @@ from torch import distributed
 
 from stages.base.errors import UserError
 from stages.base.threads import Item
-from stages.rows.ordered_sum import NUM_GROUPS, Vector, groups, sum_groups
+from stages.rows.ordered_sum import NUM_GROUPS, Vector, add_groups, groups, sum_groups
 
 # A large network has fewer groups: what the ranks exchange is some numbers for each of its weights.
 MIN_GROUPS, MAX_SHARED_VALUES = 8, 2**20
@@ -43,8 +43,7 @@ class Ranks:
                 shared[number] = vector
             distributed.all_reduce(torch.from_numpy(shared))
             sums = dict(enumerate(shared))
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(sum(sums[number] for number in numbers))
+        return add_groups(sums)
 
     def meet(self) -> None:
         """Wait for all ranks; if one has ended, this one ends too."""
