@@ -5,6 +5,8 @@ models/trained/; writes metrics/.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,10 +27,8 @@ from stages.base.files import (
     to_json,
     write_aside,
 )
-from stages.base.outputs import output_folder
 from stages.base.params import TrainParams, load_params
-from stages.base.process import require_recordable, run
-from stages.base.recorded import forget_recorded
+from stages.base.process import require_same_inputs, run
 from stages.base.threads import in_order
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model, formula
@@ -47,7 +47,6 @@ LOSS_LABELS = {
 
 def main() -> None:
     params = load_params()
-    forget_recorded()
     set_numerics(params.train.numerics)
     training, test = Split(PREPARED / "train.parquet"), Split(PREPARED / "test.parquet")
     statistics = read_statistics(training)
@@ -73,7 +72,9 @@ def main() -> None:
     if line:
         evaluation["learned"] = dict(zip(coefficient_names(model.features), line, strict=True))
 
-    with output_folder(PLOTS, keeps_others=True) as folder:
+    PLOTS.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=PLOTS.parent, prefix=".") as name_of_draft:
+        folder = Path(name_of_draft)
         fit = sample_fit(scored, predict, optimum, params.evaluate.plot_rows)
         fit.to_csv(folder / "fit.csv", index=False, lineterminator="\n")
         write_figure(folder, read_history(), fit, loss_label(params.train, model.target))
@@ -81,8 +82,10 @@ def main() -> None:
         origin = origin_of(folder / FIGURE.name, text)
         draft = folder / PREDICTIONS.name
         write_predictions(draft, predictions_of(scored, predict), scored.dtype, origin)
-        require_recordable()
+        require_same_inputs()
         draft.replace(PREDICTIONS)
+        for path in folder.iterdir():
+            path.replace(PLOTS / path.name)
         write_aside(EVALUATION, text)
     kind = "test" if test.num_rows else "training"
     best = formula(model.features, model.target, optimum.coefficients.tolist())

@@ -13,7 +13,15 @@ from torch import Tensor, nn, optim
 from torch.nn import functional
 
 from stages.base.errors import UserError
-from stages.base.files import HISTORY, PREPARED, STATISTICS, TRAINED, WEIGHTS, flush, write_csv
+from stages.base.files import (
+    HISTORY,
+    PREPARED,
+    STATISTICS,
+    TRAINED,
+    WEIGHTS,
+    write_aside,
+    write_csv,
+)
 from stages.base.outputs import output_folder
 from stages.base.params import TrainParams, load_params
 from stages.base.process import run
@@ -22,13 +30,12 @@ from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model
 from stages.rows.split import Split, Statistics, read_statistics
 from stages.training.batches import ScaledRows, batches, block_size, load_rows
-from stages.training.checkpoint import History, State, last_losses, thin
-from stages.training.fingerprint import code_digest, fingerprint
+from stages.training.checkpoint import Checkpoint, History, State
 from stages.training.gradient import mean_loss
 from stages.training.lbfgs import LBFGS
 from stages.training.ranks import Ranks, join_ranks, start_ranks
-from stages.training.resume import Resume, resumable
 
+HISTORY_COLUMNS, MAX_HISTORY_ROWS = ["epoch", "train_loss", "validation_loss"], 1000
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "mse": functional.mse_loss,
     "mae": functional.l1_loss,
@@ -44,22 +51,18 @@ def main() -> None:
     device = choose_device(params.device, getattr(torch, training.dtype))
     model = build_model(params.train, training, read_statistics(training)).to(device)
     with join_ranks() as ranks:
-        digests = fingerprint(params.train, device, [training.path, validation.path, STATISTICS])
-        if ranks.num_ranks > 1:
-            ranks.require_equal(code_digest())
-            ranks.require_equal(digests)
+        data = [training.path, validation.path, STATISTICS]
+        checkpoint = Checkpoint(params.train, device, data, ranks)
         TRAINED.parent.mkdir(exist_ok=True)
         rows = [load_rows(split, model, TRAINED.parent) for split in (training, validation)]
-        with resumable(digests, ranks, params.train.epochs) as resume:
-            history = train(params.train, model, rows[0], rows[1], ranks, resume)
-            if ranks.rank > 0:
-                return
-            with output_folder(TRAINED) as folder:
-                (folder / WEIGHTS.name).write_bytes(model.to_bytes(device))
-                header = ["epoch", "train_loss", "validation_loss"]
-                write_csv(folder / HISTORY.name, header, thin(history))
-            flush(TRAINED)
-            resume.end(TRAINED)
+        with checkpoint:  # a signal lets the step end, saves, and ends the process
+            history = train(params.train, model, rows[0], rows[1], ranks, checkpoint)
+        if ranks.rank > 0:
+            return
+        with output_folder(TRAINED) as folder:
+            write_aside(folder / WEIGHTS.name, model.to_bytes(device))
+            write_csv(folder / HISTORY.name, HISTORY_COLUMNS, thin(history))
+        checkpoint.delete()
     print(
         f"train: {history[-1][0]} epochs on {device}, {training.num_rows} rows;"
         f" learned {model.describe()}"
@@ -72,7 +75,7 @@ def train(
     training: ScaledRows,
     validation: ScaledRows,
     ranks: Ranks,
-    resume: Resume,
+    checkpoint: Checkpoint,
 ) -> History:
     """Train for ``params.epochs``; with ``patience``, stop early and keep the best network.
 
@@ -93,7 +96,7 @@ def train(
     size = block_size(len(model.features), params.hidden)
     device = model.input_mean.device
     state = State(network, optimizer)
-    resume.restore(state)  # continue from the checkpoint, if there is one
+    checkpoint.restore(state)  # continue from the checkpoint, if there is one
     num_rows = training.num_rows + validation.num_rows
     progress = Progress(
         "train", params.epochs * num_rows, state.epoch * num_rows, is_shown=ranks.rank == 0
@@ -126,23 +129,18 @@ def train(
                 loss = optimizer.step(closure)  # 5. gradient descent
                 state.total_loss += loss * batch.num_rows
                 state.step += 1
-                resume.save_if_due(state)  # every few seconds
+                checkpoint.save_if_due(state)  # every few seconds
             network.eval()
             validation_loss = None
             if validation.num_rows:
                 with torch.inference_mode():
                     validation_loss = loss_of(validation).item()
+                if params.patience and validation_loss < state.best_loss:
+                    state.best_loss, state.best_epoch = validation_loss, epoch
+                    state.best_network = copy.deepcopy(network.state_dict())
             state.end_epoch(training.num_rows, validation_loss)
             progress.update(state.epoch * num_rows)
             require_finite(params, *state.history[-1])
-            if (
-                params.patience
-                and validation_loss is not None
-                and validation_loss < state.best_loss
-            ):
-                state.best_loss, state.best_epoch = validation_loss, epoch
-                state.best_network = copy.deepcopy(network.state_dict())
-    resume.save_if_due(state, is_last=True)
     if state.best_network:
         network.load_state_dict(state.best_network)
     largest = [parameter.abs().max().item() for parameter in parameters]
@@ -154,14 +152,7 @@ def build_model(params: TrainParams, training: Split, statistics: Statistics) ->
     """Return a model with initial weights; with ``standardize``, it scales by the training rows."""
     torch.manual_seed(params.seed)
     dtype = getattr(torch, training.dtype)
-    try:
-        model = Model(
-            training.features, training.target, params.hidden, dtype, statistics.categories
-        )
-    except RuntimeError:
-        raise UserError(
-            "train: the network does not fit into memory. Lower `train.hidden`."
-        ) from None
+    model = Model(training.features, training.target, params.hidden, dtype, statistics.categories)
     if params.standardize:
         model.standardize_by(statistics)
     return model
@@ -177,6 +168,22 @@ def build_optimizer(params: TrainParams, parameters: list[nn.Parameter]) -> opti
             return optim.Adam(parameters, lr=params.lr, fused=True)
         case "lbfgs":
             return LBFGS(parameters, lr=params.lr)
+
+
+def last_losses(history: History) -> str:
+    """Return the last epoch's losses as text, such as ``, loss 0.12, validation loss 0.15``."""
+    return "".join(
+        f", {name} {loss:.4g}"
+        for _, *losses in history[-1:]
+        for name, loss in zip(("loss", "validation loss"), losses, strict=True)
+        if loss is not None
+    )
+
+
+def thin(history: History) -> History:
+    """Keep at most 1,000 rows of the history, evenly spaced, always with the last one."""
+    stride = math.ceil(len(history) / MAX_HISTORY_ROWS)
+    return [row for row in history if row[0] % stride == 0 or row[0] == len(history)]
 
 
 def require_finite(params: TrainParams, epoch: int, *values: float | None) -> None:

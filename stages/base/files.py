@@ -1,19 +1,19 @@
-"""The project's folders, locks, and files that are written completely or not at all."""
+"""The project's folders, and files that are written completely or not at all."""
 
 import csv
-import errno
-import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from stages.base.errors import UserError
 
+CODE = Path(__file__).parents[1]
+PARAMS = Path("params.yaml")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 STATISTICS = PREPARED / "statistics.json"
@@ -26,39 +26,8 @@ PREDICTIONS = Path("metrics/predictions.parquet")
 PLOTS = Path("metrics/plots")
 FIGURE = PLOTS / "figure.svg"
 
-
-@contextmanager
-def alone_in(folder: Path, *, waits: bool = True) -> Iterator[bool]:
-    """Lock a folder inside the ``with`` block.
-
-    Args:
-        folder: The folder.
-        waits: Whether to wait until no other process holds the lock.
-
-    Yields:
-        Whether this process holds the lock.
-    """
-    lock = lock_folder(folder, waits=waits)
-    try:
-        yield lock is not None
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
-def lock_folder(folder: Path, *, waits: bool = False) -> int | None:
-    """Lock a folder until the descriptor is closed or this process ends.
-
-    Returns:
-        An open descriptor; None if another process holds the lock and ``waits`` is false.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+# As in .dvcignore: byte code and the files that editors leave are not inputs.
+IGNORED = re.compile(r"\..*|__pycache__|.*~")
 
 
 def remove(path: Path) -> None:
@@ -67,19 +36,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def flush(folder: Path) -> None:
-    """Wait until a folder and its files are on the disk, where a loss of power cannot undo them."""
-    for path in (*folder.iterdir(), folder, folder.parent):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # some file systems cannot flush folders
-                raise
-        finally:
-            os.close(descriptor)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -94,25 +50,17 @@ def to_json(content: dict[str, Any]) -> bytes:
     return f"{text}\n".encode()
 
 
-def write_aside(path: Path, content: bytes, *, is_flushed: bool = False) -> None:
-    """Write a draft beside ``path`` and rename it to ``path``; replace a link, do not follow it.
-
-    Args:
-        path: The file to write.
-        content: Its bytes.
-        is_flushed: Whether to wait, before the rename, until the bytes are on the disk.
-    """
+def write_aside(path: Path, content: bytes) -> None:
+    """Write a draft beside ``path``, wait until it is on the disk, and rename it to ``path``."""
     draft = path.with_name(f".{path.name}.draft")
-    remove(draft)
     try:
         with draft.open("wb") as file:
             file.write(content)
-            if is_flushed:
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(path)
-    except BaseException:
-        remove(draft)
-        raise
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -132,23 +80,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def digest(paths: Iterable[Path]) -> bytes:
-    """One SHA-256 of all files' contents, in the sorted order of their paths."""
-    digests = b""
-    for path in sorted(paths):
-        digests += bytes.fromhex(sha256(path))
-    return hashlib.sha256(digests).digest()
-
-
 def sha256(path: Path) -> str:
     """A file's SHA-256, as `sha256sum` prints it."""
-    return file_hash(path, "sha256")
-
-
-def file_hash(path: Path, algorithm: str) -> str:
-    """A file's hash in hexadecimal digits, by an algorithm such as ``md5`` or ``sha256``."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_in(path: Path) -> list[Path]:
+    """The file ``path``, or the sorted files in the folder ``path``, as DVC hashes them."""
+    return [
+        file
+        for file in sorted((path, *path.rglob("*")))
+        if file.is_file() and not any(map(IGNORED.fullmatch, file.relative_to(path).parts))
+    ]
 
 
 def write_csv(path: Path, header: list[str], rows: Iterable[Iterable[object]]) -> None:

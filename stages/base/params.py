@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from stages.base.errors import UserError, cut
-from stages.base.inputs import PARAMS
+from stages.base.files import PARAMS
 from stages.base.strict_model import StrictModel
 from stages.base.yaml12 import read_yaml
 

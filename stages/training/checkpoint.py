@@ -1,23 +1,46 @@
-"""The state of a training between two steps: everything that decides how it continues."""
+"""Checkpoints: a training that is stopped anywhere continues, to the same bits.
 
+A checkpoint lies outside the outputs, which DVC deletes before it runs a stage. The name of its
+file is the training's fingerprint: trainings with the same fingerprint end with the same bits.
+"""
+
+import hashlib
 import io
 import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn, optim
 
-History = list[tuple[int, float, float | None]]  # epoch, train_loss, validation_loss
-MAX_HISTORY_ROWS = 1000
+from stages.base.files import CODE, files_in, sha256, write_aside
+from stages.base.params import TrainParams
+from stages.model.model import RECORDED_VERSIONS
+from stages.training.ranks import Ranks
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+INTERVAL_SECONDS = 2.0
+MAX_SAVING_FRACTION = 0.02  # of the time
+KEPT_SECONDS = 30 * 24 * 3600  # after the last save
+RETRY_SECONDS = 60.0  # after a checkpoint could not be written
 NUM_DIGEST_BYTES = 32
-SIMPLE = ("epoch", "step", "total_loss", "best_loss", "best_epoch", "best_network")
+
+History = list[tuple[int, float, float | None]]  # epoch, train_loss, validation_loss
 
 
 @dataclass
 class State:
-    """What is done so far and, with early stopping, the best network so far."""
+    """Everything that decides how a training continues, between two of its steps."""
 
     network: nn.Module
     optimizer: optim.Optimizer
@@ -25,9 +48,12 @@ class State:
     step: int = 0  # in this epoch
     total_loss: float = 0.0  # sum over this epoch's steps of mean loss times rows
     history: History = field(default_factory=list)
-    best_loss: float = math.inf
+    best_loss: float = math.inf  # with early stopping
     best_epoch: int = 0
     best_network: dict[str, Tensor] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}" + f", step {self.step}" * (self.step > 0)
 
     def end_epoch(self, num_rows: int, validation_loss: float | None) -> None:
         """Add the losses to the history, and begin the next epoch."""
@@ -35,51 +61,125 @@ class State:
         self.history.append((self.epoch, self.total_loss / num_rows, validation_loss))
         self.step, self.total_loss = 0, 0.0
 
-    def to_bytes(self, fingerprint: bytes) -> bytes:
-        """Return a SHA-256, and what `torch.save` writes.
-
-        The SHA-256 covers the fingerprint and the rest: no other training continues from it.
-        """
-        content = {name: getattr(self, name) for name in SIMPLE}
-        content["network"] = self.network.state_dict()
-        content["optimizer"] = self.optimizer.state_dict()
-        # None becomes NaN. An array, because lists of rows would start Python's garbage collector.
-        content["history"] = torch.from_numpy(np.array(self.history, dtype=np.float64))
+    def to_bytes(self) -> bytes:
+        """Return all of it as `torch.save` writes it."""
+        content = vars(self) | {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            # None becomes NaN. An array, because torch.save is slow for long lists.
+            "history": torch.from_numpy(np.array(self.history, dtype=np.float64)),
+        }
         buffer = io.BytesIO()
         torch.save(content, buffer)
-        return sha256(fingerprint + buffer.getvalue()).digest() + buffer.getvalue()
+        return buffer.getvalue()
 
-    def restore(self, content: bytes, fingerprint: bytes) -> None:
-        """Go back to the state that `to_bytes` wrote for this fingerprint.
-
-        Raises:
-            ValueError: If the content is damaged or belongs to another fingerprint.
-        """
-        digest, content = content[:NUM_DIGEST_BYTES], content[NUM_DIGEST_BYTES:]
-        if sha256(fingerprint + content).digest() != digest:
-            raise ValueError("the SHA-256 does not match")
+    def restore(self, content: bytes) -> None:
+        """Go back to the state that `to_bytes` wrote."""
         saved = torch.load(io.BytesIO(content), weights_only=True)
-        self.network.load_state_dict(saved["network"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        for name in SIMPLE:
-            setattr(self, name, saved[name])
-        self.history = [
+        self.network.load_state_dict(saved.pop("network"))
+        self.optimizer.load_state_dict(saved.pop("optimizer"))
+        saved["history"] = [
             (int(epoch), loss, None if math.isnan(validation_loss) else validation_loss)
             for epoch, loss, validation_loss in saved["history"].tolist()
         ]
+        vars(self).update(saved)
 
 
-def last_losses(history: History) -> str:
-    """Return the last epoch's losses as text, such as ``, loss 0.12, validation loss 0.15``."""
-    return "".join(
-        f", {name} {loss:.4g}"
-        for _, *losses in history[-1:]
-        for name, loss in zip(("loss", "validation loss"), losses, strict=True)
-        if loss is not None
-    )
+class Checkpoint:
+    """The checkpoint of one training; rank 0 keeps it for all ranks.
 
+    In its ``with`` block, SIGTERM, SIGINT and SIGHUP let the step end, save and end the process.
+    """
 
-def thin(history: History) -> History:
-    """Keep at most 1,000 rows of the history, evenly spaced, always with the last one."""
-    stride = math.ceil(len(history) / MAX_HISTORY_ROWS)
-    return [row for row in history if row[0] % stride == 0 or row[0] == len(history)]
+    def __init__(
+        self, params: TrainParams, device: torch.device, data: Sequence[Path], ranks: Ranks
+    ) -> None:
+        parts = {  # everything that decides the result, by a name for users
+            "code in stages/": [sha256(path) for path in files_in(CODE) if path.suffix == ".py"],
+            "content of data/prepared": [sha256(path) for path in data],
+            "`train` section in params.yaml": [params.model_dump_json()],
+            "kind of device": [device.type],
+            "versions of the packages": [f"{name} {version(name)}" for name in RECORDED_VERSIONS],
+        }
+        digests = {
+            name: hashlib.sha256("\n".join(part).encode()).digest() for name, part in parts.items()
+        }
+        ranks.require_equal(digests)
+        self._fingerprint = hashlib.sha256(b"".join(digests.values())).digest()
+        # An experiment in a copy of the project uses the folder of the original.
+        folder = Path(os.environ.get("DVC_ROOT", "."), ".resume")
+        self._path = folder / f"{self._fingerprint.hex()[:32]}.pt"
+        self._ranks = ranks
+        self._next_save = time.monotonic() + INTERVAL_SECONDS
+        self._signal = 0
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for signum in SIGNALS:
+            if signal.getsignal(signum) != signal.SIG_IGN:  # nohup ignores SIGHUP; respect that
+                self._handlers[signum] = signal.signal(signum, self._note_signal)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)
+        if kind is None and self._ranks.rank == 0 and self._signal:  # it came after the last step
+            os.kill(os.getpid(), self._signal)
+
+    def restore(self, state: State) -> None:
+        """Continue from the checkpoint of a training with the same fingerprint, if there is one."""
+        content = self._ranks.broadcast(self._read() if self._ranks.rank == 0 else b"")
+        if content:
+            state.restore(content)
+            if self._ranks.rank == 0:
+                print(f"train: resumed at {state}", flush=True)
+
+    def save_if_due(self, state: State) -> None:
+        """Save every few seconds; after a signal, save and end this process by the signal."""
+        start = time.monotonic()
+        if self._ranks.rank > 0 or not (self._signal or start >= self._next_save):
+            return
+        outcome, seconds = f"the next run goes on from {state}", RETRY_SECONDS
+        try:
+            content = state.to_bytes()
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft = self._path.with_suffix(f".pt.{os.getpid()}")  # the same training may run twice
+            write_aside(draft, self._digest(content) + content)
+            draft.replace(self._path)
+            seconds = max(INTERVAL_SECONDS, (time.monotonic() - start) / MAX_SAVING_FRACTION)
+        except OSError as error:  # such as a full disk
+            outcome = f"{self._path} cannot be written: {error.strerror}"
+            print(f"train: {outcome}. Training goes on.", file=sys.stderr)
+        self._next_save = start + seconds
+        if self._signal:
+            signal.signal(self._signal, signal.SIG_DFL)
+            with suppress(OSError):  # the terminal may be gone
+                name = signal.Signals(self._signal).name
+                print(f"\ntrain: stopped by {name}; {outcome}", flush=True)
+            os.kill(os.getpid(), self._signal)
+
+    def delete(self) -> None:
+        """Delete the checkpoint, and those that nobody has continued for 30 days."""
+        for path in self._path.parent.glob("*.pt*"):  # and drafts of killed processes
+            with suppress(FileNotFoundError):
+                is_old = time.time() - path.stat().st_mtime > KEPT_SECONDS
+                if is_old or self._path.name in path.name:
+                    path.unlink()
+
+    def _note_signal(self, signum: int, _frame: FrameType | None) -> None:
+        """Remember the signal; a second Ctrl-C ends the process at once."""
+        self._signal = signum
+        if signum == signal.SIGINT and self._ranks.num_ranks == 1:  # torchrun sends a second one
+            signal.signal(signum, signal.SIG_DFL)
+
+    def _read(self) -> bytes:
+        """Return what was saved; nothing if there is no checkpoint or it is damaged."""
+        content = self._path.read_bytes() if self._path.exists() else b""
+        digest, content = content[:NUM_DIGEST_BYTES], content[NUM_DIGEST_BYTES:]
+        if digest and digest != self._digest(content):
+            print(f"train: {self._path} is damaged. Training starts anew.", file=sys.stderr)
+            return b""
+        return content
+
+    def _digest(self, content: bytes) -> bytes:
+        return hashlib.sha256(self._fingerprint + content).digest()

@@ -1,13 +1,12 @@
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
 
 from stages.base.errors import UserError
-from stages.base.files import lock_folder, read_json, write_aside, write_csv, write_json
-from stages.base.outputs import output_folder
+from stages.base.files import read_json, write_csv, write_json
+from stages.base.outputs import _locked, output_folder
 from tests.conftest import contents
 
 
@@ -39,10 +38,8 @@ def test_a_draft_of_a_killed_process_is_deleted_and_one_in_use_is_not(tmp_path):
     for folder in (leftover, in_use):
         folder.mkdir()
         (folder / "half").write_text("half")
-    lock = lock_folder(in_use)
-    with output_folder(tmp_path / "trained") as draft:
+    with _locked(in_use), output_folder(tmp_path / "trained") as draft:
         assert list(draft.iterdir()) == []
-    os.close(lock)
     assert {path.name for path in tmp_path.iterdir()} == {"trained", in_use.name}
 
 
@@ -83,40 +80,6 @@ def test_a_folder_that_a_kill_between_the_renames_has_hidden_comes_back(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["plots"]
 
 
-def test_files_of_others_can_be_kept(tmp_path):
-    folder = tmp_path / "plots"
-    folder.mkdir()
-    for name in ("figure", "mine"):
-        (folder / name).write_text("old")
-    (folder / "notes").mkdir()
-    (folder / "notes/figure").write_text("mine, too")
-    with output_folder(folder, keeps_others=True) as draft:
-        (draft / "figure").write_text("new")
-    assert contents(folder) == {"figure": b"new", "mine": b"old", "notes/figure": b"mine, too"}
-    assert [path.name for path in tmp_path.iterdir()] == ["plots"]
-
-
-def test_files_of_others_come_back_if_dvc_checks_out_the_folder_after_a_kill(tmp_path):
-    old, folder = tmp_path / ".plots.old", tmp_path / "plots"
-    for earlier in (old, folder):
-        earlier.mkdir()
-        (earlier / "figure").write_text("old")
-    (old / "mine").write_text("mine")
-    with output_folder(folder, keeps_others=True) as draft:
-        (draft / "figure").write_text("new")
-    assert contents(folder) == {"figure": b"new", "mine": b"mine"}
-    assert [path.name for path in tmp_path.iterdir()] == ["plots"]
-
-
-def test_a_file_of_others_that_cannot_be_copied_is_named(tmp_path):
-    folder = tmp_path / "plots"
-    folder.mkdir()
-    os.mkfifo(folder / "pipe")
-    with pytest.raises(UserError) as error, output_folder(folder, keeps_others=True):
-        pass
-    assert str(error.value) == f"{folder}/pipe cannot be copied. Move it to another folder."
-
-
 def test_a_link_is_replaced_and_its_target_stays(tmp_path):
     target = tmp_path / "elsewhere"
     target.mkdir()
@@ -127,40 +90,3 @@ def test_a_link_is_replaced_and_its_target_stays(tmp_path):
     assert (tmp_path / "trained/new").exists()
     assert [path.name for path in target.iterdir()] == ["kept"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "trained"]
-
-
-@pytest.mark.parametrize("odd", ["pipe", "dangling link", "file"])
-def test_a_draft_that_is_not_a_folder_is_deleted(tmp_path, odd):
-    leftover = tmp_path / ".trained.1.draft"
-    if odd == "pipe":
-        os.mkfifo(leftover)
-    elif odd == "file":
-        leftover.touch()
-    else:
-        leftover.symlink_to("nowhere")
-    with output_folder(tmp_path / "trained"):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["trained"]
-
-
-@pytest.mark.parametrize("odd", ["link", "pipe", "folder"])
-@pytest.mark.parametrize("name", [".state.draft", "state"])
-def test_a_file_replaces_links_and_pipes_and_no_folder(tmp_path, name, odd):
-    theirs, path = tmp_path / "theirs", tmp_path / "folder/state"
-    theirs.write_text("theirs")
-    path.parent.mkdir()
-    obstacle = path.with_name(name)
-    if odd == "link":
-        obstacle.symlink_to(theirs)
-    else:
-        os.mkfifo(obstacle) if odd == "pipe" else obstacle.mkdir()
-    if obstacle == path and odd == "folder":
-        with pytest.raises(IsADirectoryError):
-            write_aside(path, b"ours")
-        assert not list(path.iterdir())
-    else:
-        write_aside(path, b"ours")
-        assert path.read_bytes() == b"ours"
-        assert not path.is_symlink()
-    assert theirs.read_text() == "theirs"
-    assert list(path.parent.iterdir()) == [path]

@@ -1,9 +1,10 @@
 import errno
+import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from stages.base import process
 from stages.base.errors import UserError
 from stages.base.outputs import output_folder
 from stages.base.process import run
-from tests.conftest import ROOT, command
+from tests.conftest import ROOT, command, contents
 
 
 def refuse():
@@ -25,6 +26,34 @@ def no_space():
 
 def bug():
     raise ZeroDivisionError
+
+
+@pytest.fixture
+def noted(workspace, monkeypatch):
+    """A project whose inputs have been noted, as when DVC starts `train`."""
+    shutil.copytree(ROOT / "stages", workspace / "stages")
+    shutil.copy(ROOT / "dvc.yaml", workspace)
+    for name in ("statistics.json", "train.parquet", "validation.parquet"):
+        path = workspace / "data/prepared" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"prepared")
+    os.truncate(LARGE, 2**21)
+    monkeypatch.setattr(process, "_stage", lambda: "train")
+    monkeypatch.setattr(process, "_noted", process._inputs())
+    return workspace
+
+
+def replace(name, old, new):
+    path = Path(name)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.fixture(autouse=True)
+def notes_nothing(monkeypatch):
+    """Let `run` leave no notes to the tests that follow in this process."""
+    monkeypatch.setattr(process, "_noted", {})
 
 
 def test_an_error_that_a_user_can_cause_ends_with_its_sentence_and_status_1():
@@ -62,75 +91,65 @@ def test_a_bug_keeps_its_traceback():
         run(bug)
 
 
-def test_an_orphan_writes_nothing(tmp_path, monkeypatch):
-    me = threading.get_ident()  # threads of other tests wait for orphans, too
-    monkeypatch.setattr(process, "is_orphan", lambda: threading.get_ident() == me)
-    sentence = "The outputs are not written, because DVC has been killed. Run the stage again."
-    with pytest.raises(UserError, match=sentence), output_folder(tmp_path / "folder"):
-        pass
-    assert not (tmp_path / "folder").exists()
+DATA, LARGE = "data/prepared/validation.parquet", "data/prepared/train.parquet"
+CHANGES = {
+    "a parameter": (
+        lambda: replace("params.yaml", "lr: 0.1 ", "lr: 0.2 "),
+        "`train` in params.yaml",
+    ),
+    "code in a room": (
+        lambda: replace("stages/training/batches.py", "4", "5"),
+        "stages/training/batches.py",
+    ),
+    "code": (lambda: replace("stages/train.py", "diverged", "exploded"), "stages/train.py"),
+    "new code": (lambda: Path("stages/base/new.py").touch(), "stages/base/new.py"),
+    "small data": (lambda: Path(DATA).write_bytes(b"PREPARED"), DATA),
+    "large data of the same size": (lambda: os.utime(LARGE, (0, 0)), LARGE),
+    "a file that is gone": (lambda: Path(DATA).unlink(), DATA),
+}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("wrapper", [["setsid", "-w"], ["nohup"], ["setsid", "-w", "nohup"]])
-def test_a_healthy_run_is_not_an_orphan_whatever_it_is_called(quick, tmp_path, wrapper):
-    folder = shutil.copytree(quick, tmp_path / "stages.v2")
-    message = ["-n", "stages.a2", "-m", "stages.v2: slower"]
-    experiment = [sys.executable, "-m", "dvc", "exp", "run", "-f", "-s", *message, "save"]
-    result = command(folder, *wrapper, *experiment)
-    assert result.returncode == 0, result.stdout + result.stderr
-
-
-@pytest.mark.parametrize(
-    ("command_line", "is_dvc"),
-    [
-        (b"python\0/usr/bin/dvc\0repro\0", True),
-        (b"dvc\0repro\0", True),
-        (b"python\0-m\0dvc\0repro\0", True),
-        (b"sh\0-c\0dvc repro; sleep 1\0", False),
-        (b"/sbin/init\0", False),
-    ],
-)
-def test_process_1_is_dvc_or_adopts_orphans(tmp_path, monkeypatch, command_line, is_dvc):
-    for pid, parent, content in ((7, 1, b"python\0-m\0stages.train\0"), (1, 0, command_line)):
-        (tmp_path / str(pid)).mkdir()
-        (tmp_path / f"{pid}/stat").write_text(f"{pid} (a) b) S {parent} 1 1" + " 0" * 15 + " 5 0")
-        (tmp_path / f"{pid}/cmdline").write_bytes(content)
-    monkeypatch.setattr(process, "PROC", tmp_path)
-    monkeypatch.setattr(process.os, "getpid", lambda: 7)
-    monkeypatch.setenv("DVC_STAGE", "train")
-    starters = process._starters.__wrapped__()
-    assert starters == [(1, "5" if is_dvc else "died before")]
-
-
-@pytest.mark.parametrize("is_stopping", [False, True])
-def test_an_orphan_gets_one_signal_and_is_killed_in_the_end(monkeypatch, is_stopping):
-    sent = []
-    monkeypatch.setattr(process, "is_orphan", lambda: True)
-    monkeypatch.setattr(process, "LAST_STEP_SECONDS", 0.0)
-    monkeypatch.setattr(process.os, "kill", lambda pid, signum: sent.append(signum))
-    event = process.threading.Event()
-    monkeypatch.setattr(process, "is_stopping", event)
-    if is_stopping:
-        event.set()
-    process._end_as_orphan()
-    assert sent == [signal.SIGTERM, signal.SIGKILL][is_stopping:]
-
-
-def test_two_processes_may_write_the_same_folder_at_once(tmp_path):
-    program = (
-        "import sys; from pathlib import Path; from stages.base.outputs import output_folder\n"
-        "for number in range(200):\n"
-        "    with output_folder(Path(sys.argv[1])) as folder:\n"
-        "        (folder / 'file').write_text(sys.argv[2])\n"
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_input_that_has_changed_is_named_and_no_output_appears(noted, change):
+    cause, changed = CHANGES[change]
+    cause()
+    before = contents(noted)
+    with pytest.raises(UserError) as error, output_folder(Path("models/trained")) as folder:
+        (folder / "file").touch()
+    assert str(error.value) == (
+        f"train: {changed} changed while the stage ran, so its outputs are not recorded. Run the"
+        " stage again; if you undo the change first, a training continues where it was."
     )
-    writers = [
-        subprocess.Popen([sys.executable, "-c", program, tmp_path / "out", word], cwd=ROOT)
-        for word in ("one", "two")
-    ]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert (tmp_path / "out/file").read_text() in {"one", "two"}
+    assert contents(noted) == before
+
+
+def test_files_that_are_not_inputs_may_change(noted):
+    replace("params.yaml", "rows: 1000 ", "rows: 1001 ")
+    replace("stages/save.py", "Release", "Publish")
+    os.utime("stages/train.py", (0, 0))
+    for name in ("__pycache__/batches.cpython-311.pyc", ".batches.py.swp", "batches.py~"):
+        Path("stages/training", name).parent.mkdir(exist_ok=True)
+        Path("stages/training", name).touch()
+    Path("data/raw/new.csv").write_text("x,y\n1,2\n")
+    with output_folder(Path("models/trained")):
+        pass
+    assert Path("models/trained").exists()
+
+
+def test_code_that_is_changed_while_a_stage_imports_is_refused(workspace):
+    shutil.copytree(ROOT / "stages", workspace / "stages")
+    program = (
+        "import runpy, sys, stages; input(); runpy.run_module('stages.train', run_name='__main__')"
+    )
+    stage = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": "."},
+    )  # fmt: skip
+    time.sleep(0.5)
+    replace("stages/train.py", "diverged", "exploded")
+    _, errors = stage.communicate("\n", timeout=60)
+    assert stage.returncode == 1
+    assert errors.endswith("train.py changed while the stage started. Run the stage again.\n")
 
 
 @pytest.mark.parametrize("moment", ["import torch", "params = load_params()"])
@@ -151,8 +170,28 @@ def test_an_interrupted_stage_prints_no_traceback(workspace, moment):
 
 
 @pytest.mark.slow
-def test_a_stage_runs_with_closed_standard_streams(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "copy")
-    program = f"{sys.executable} -m stages.train >&- 2>&-"
-    assert command(folder, "sh", "-c", program).returncode == 0
-    assert Path(folder, "models/trained/weights.safetensors").exists()
+@pytest.mark.parametrize("words", [["repro"], ["exp", "run"], ["exp", "run", "--temp"]])
+def test_a_stage_ends_when_dvc_is_killed(quick, tmp_path, words):
+    folder = shutil.copytree(quick, tmp_path / "copy")
+    path = folder / "stages/prepare.py"
+    wait = f"print('begun', file=open('{tmp_path}/begun', 'w'), flush=True); time.sleep(600); "
+    path.write_text("import time\n" + path.read_text().replace("params = load", wait + "p = load"))
+    dvc = subprocess.Popen(["dvc", *words], cwd=folder, start_new_session=True)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.1)
+    children = Path(f"/proc/{dvc.pid}/task/{dvc.pid}/children").read_text().split()
+    dvc.kill()
+    dvc.wait()
+    time.sleep(1)
+    assert children
+    for child in children:  # a process that has ended, but that nobody has asked, has no command
+        path = Path("/proc", child, "cmdline")
+        assert not path.exists() or not path.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", [["setsid", "-w"], ["nohup"], ["setsid", "-w", "nohup"]])
+def test_a_healthy_run_ends_whatever_starts_it(quick, tmp_path, wrapper):
+    folder = shutil.copytree(quick, tmp_path / "copy")
+    result = command(folder, *wrapper, "dvc", "exp", "run", "-f", "-s", "save")
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -64,8 +64,8 @@ def ours(job: Job, numerics: str) -> Epochs:
     from stages.model.model import Model
     from stages.rows.split import Split, SplitWriter
     from stages.training.batches import load_rows
+    from stages.training.checkpoint import Checkpoint
     from stages.training.ranks import Ranks
-    from stages.training.resume import resumable
 
     set_numerics(numerics)
     names = [f"x{i}" for i in range(job.features)]
@@ -86,8 +86,8 @@ def ours(job: Job, numerics: str) -> Epochs:
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             os.environ["DVC_ROOT"] = folder
-            with resumable({}, Ranks(), count) as resume:
-                train.train(params, model, *splits, Ranks(), resume)
+            with Checkpoint(params, torch.device("cpu"), [], Ranks()) as checkpoint:
+                train.train(params, model, *splits, Ranks(), checkpoint)
 
     return epochs
 
