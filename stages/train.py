@@ -7,6 +7,7 @@ params.yaml and data/prepared/, and writes models/trained/.
 import copy
 import math
 from collections.abc import Callable
+from itertools import islice
 
 import torch
 from torch import Tensor, nn, optim
@@ -118,7 +119,8 @@ def train(
             losses = last_losses(state.history)
             progress.label = f"train: epoch {epoch + 1} of {params.epochs}{losses}"
             network.train()
-            for batch in batches(training, params.batch_size, params.seed, epoch, state.step):
+            steps = batches(training, params.batch_size, params.seed, epoch)
+            for batch in islice(steps, state.step, None):  # without those before the checkpoint
                 # `step` calls the closure, L-BFGS several times: so the order is 3, 1, 2, 4, 5.
                 def closure() -> float:
                     optimizer.zero_grad()  # 3. clear the gradients

@@ -123,44 +123,31 @@ def block_size(num_features: int, hidden: Sequence[int]) -> int:
 
 
 def batches(
-    rows: ScaledRows, batch_size: int | None, seed: int, epoch: int, first_step: int = 0
+    rows: ScaledRows, batch_size: int | None, seed: int, epoch: int
 ) -> Iterator[ScaledRows]:
     """Yield each row once, ``batch_size`` rows at a time; the order depends on seed and epoch only.
 
     The blocks of the file are shuffled. Then the rows of every eight blocks are shuffled together.
-    ``None`` means all rows at once, in their own order. Batches before ``first_step`` are left out.
+    ``None`` means all rows at once, in their own order.
     """
     if batch_size is None:
-        yield from [rows][first_step:]
+        yield rows
         return
-    size = block_rows(rows.inputs.shape[1] + 1)
-    blocks = rows.blocks(size)
+    blocks = rows.blocks(block_rows(rows.inputs.shape[1] + 1))
     order = np.random.default_rng([seed, BLOCK_SHUFFLE, epoch]).permutation(len(blocks))
-    windows = [
-        order[start : start + WINDOW_BLOCKS] for start in range(0, len(order), WINDOW_BLOCKS)
-    ]
 
-    def shuffled(number: int) -> ScaledRows:
-        window = joined([blocks[index] for index in windows[number]])
-        generator = np.random.default_rng([seed, ROW_SHUFFLE, epoch, number])
-        order = torch.from_numpy(generator.permutation(window.num_rows))
-        return window[order.to(window.inputs.device)]
+    def shuffled(start: int) -> ScaledRows:
+        window = joined([blocks[index] for index in order[start : start + WINDOW_BLOCKS]])
+        generator = np.random.default_rng([seed, ROW_SHUFFLE, epoch, start // WINDOW_BLOCKS])
+        row_order = torch.from_numpy(generator.permutation(window.num_rows))
+        return window[row_order.to(window.inputs.device)]
 
-    sizes = [sum(blocks[index].num_rows for index in window) for window in windows]
-    first, num_before, num_skipped = 0, 0, first_step * batch_size
-    while first < len(windows) and num_before + sizes[first] <= num_skipped:
-        num_before += sizes[first]
-        first += 1
-    # Used rows stand where an epoch that was not entered at a step has rows left over, so that its
-    # batches have the same addresses in memory: native kernels round by them.
-    rest = rows[: num_before % batch_size]
-    num_used = num_skipped - num_before + rest.num_rows
-    for window in in_order(shuffled, range(first, len(windows)), num_ahead=1):
+    rest = rows[:0]
+    for window in in_order(shuffled, range(0, len(blocks), WINDOW_BLOCKS), num_ahead=1):
         available = joined([rest, window])
         num_whole = available.num_rows // batch_size * batch_size
-        if num_used < num_whole:
-            yield from available[num_used:num_whole].blocks(batch_size)
-        num_used = 0
+        if num_whole:
+            yield from available[:num_whole].blocks(batch_size)
         rest = available[num_whole:]
-    if first < len(windows) and rest.num_rows:
+    if rest.num_rows:
         yield rest

@@ -48,14 +48,6 @@ def test_every_epoch_visits_each_row_once_in_batches_of_the_given_size(num_rows,
     assert 1 <= len(epoch_batches[-1]) <= batch_size
 
 
-@given(st.integers(1, 50), st.integers(1, 60))
-def test_an_epoch_entered_at_a_step_continues_with_its_remaining_batches(num_rows, batch_size):
-    whole = drawn(num_rows, batch_size)
-    for step in range(len(whole) + 1):
-        rest = batches(loaded(num_rows), batch_size, 0, 0, first_step=step)
-        assert [batch.inputs[:, 0].tolist() for batch in rest] == whole[step:]
-
-
 def test_inputs_and_targets_stay_together():
     for batch in batches(loaded(300_000), 1000, seed=3, epoch=4):
         assert torch.equal(batch.inputs + 0.5, batch.targets)
@@ -91,19 +83,6 @@ def test_batches_of_several_windows_visit_each_row_once(large):
     assert np.array_equal(np.sort([*chain(*large)]), np.arange(LARGE))
 
 
-@pytest.mark.parametrize("step", [1, 5, 20, LARGE // 100_000, LARGE // 100_000 + 1])
-def test_an_epoch_of_several_windows_is_entered_anywhere(large, step):
-    rest = batches(loaded(LARGE), 100_000, 1, 2, first_step=step)
-    assert [batch.inputs[:, 0].tolist() for batch in rest] == large[step:]
-
-
-def test_an_epoch_entered_at_a_step_has_its_batches_at_the_same_addresses(large):
-    size = 100_003
-    whole = [batch.inputs.data_ptr() % 64 for batch in batches(loaded(LARGE), size, 1, 2)]
-    rest = [batch.inputs.data_ptr() % 64 for batch in batches(loaded(LARGE), size, 1, 2, 22)]
-    assert rest == whole[22:]
-
-
 def test_a_window_mixes_blocks_from_the_whole_table(large):
     blocks_of_a_batch = [{int(number) // BLOCK for number in batch} for batch in large[:10]]
     assert all(len(blocks) == WINDOW_BLOCKS for blocks in blocks_of_a_batch)
@@ -112,7 +91,6 @@ def test_a_window_mixes_blocks_from_the_whole_table(large):
 def test_the_whole_table_is_one_batch_in_its_own_order_without_a_copy():
     whole = loaded(300_000)
     assert [*batches(whole, None, seed=0, epoch=0)] == [whole]
-    assert [*batches(whole, None, seed=0, epoch=0, first_step=1)] == []
     blocks = whole.blocks(BLOCK)
     assert [block.num_rows for block in blocks] == [262_144, 37_856]
     assert blocks[0].inputs.data_ptr() == whole.inputs.data_ptr()
