@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from threading import Lock
 from typing import Self, TextIO
@@ -12,6 +13,7 @@ FIRST_LINE_SECONDS = 2.0
 MAX_SILENCE_SECONDS = 300.0
 
 
+@dataclass
 class Progress:
     """Show how many rows are done, how fast, and how much time is left.
 
@@ -19,25 +21,20 @@ class Progress:
     thread may call ``add``.
     """
 
-    def __init__(
-        self,
-        label: str,
-        total: float,
-        first: float = 0,
-        *,
-        is_shown: bool = True,
-        file: TextIO | None = None,
-    ) -> None:
-        self.label = label
-        self._total, self._first, self._done = total, first, first
+    label: str
+    total: float
+    first: float = 0
+    is_shown: bool = True
+    file: TextIO | None = None  # None: standard output
+
+    def __post_init__(self) -> None:
+        self._done, self._lock = self.first, Lock()
         self._start, self._next_line_seconds = time.monotonic(), FIRST_LINE_SECONDS
-        self._lock = Lock()
-        self._is_shown, self._file = is_shown, file  # None: standard output
         self._bar = None
-        if is_shown and sys.stderr.isatty():
+        if self.is_shown and sys.stderr.isatty():
             self._bar = tqdm(
-                desc=label,
-                initial=first,
+                desc=self.label,
+                initial=self.first,
                 unit=" rows",
                 unit_scale=True,
                 leave=False,
@@ -58,21 +55,19 @@ class Progress:
 
     def update(self, done: float, total: float | None = None) -> None:
         """Set how many rows are done and, if the estimate has changed, how many there are."""
-        self._total = total or self._total
-        self._done = min(done, self._total)
+        self.total = total or self.total
+        self._done = min(done, self.total)
         if self._bar is not None:
-            self._bar.desc, self._bar.total = self.label, self._total
+            self._bar.desc, self._bar.total = self.label, self.total
             self._bar.update(self._done - self._bar.n)
-        elif self._is_shown and self._first < self._done < self._total:
-            elapsed_seconds = time.monotonic() - self._start
-            if elapsed_seconds >= self._next_line_seconds:
-                silence_seconds = min(elapsed_seconds, MAX_SILENCE_SECONDS)
-                self._next_line_seconds = elapsed_seconds + silence_seconds
-                rate = (self._done - self._first) / elapsed_seconds
-                left = timedelta(seconds=round((self._total - self._done) / rate))
-                print(
-                    f"{self.label}: {self._done:,.0f} rows ({self._done / self._total:.0%}),"
-                    f" {rate:,.0f} rows/s, about {left} left",
-                    file=self._file,
-                    flush=True,
-                )
+        elif self.is_shown and self.first < self._done < self.total:
+            self._print_if_due(time.monotonic() - self._start)
+
+    def _print_if_due(self, seconds: float) -> None:
+        if seconds >= self._next_line_seconds:
+            self._next_line_seconds = seconds + min(seconds, MAX_SILENCE_SECONDS)
+            rate = (self._done - self.first) / seconds
+            left = timedelta(seconds=round((self.total - self._done) / rate))
+            share = f"{self._done:,.0f} rows ({self._done / self.total:.0%})"
+            text = f"{self.label}: {share}, {rate:,.0f} rows/s, about {left} left"
+            print(text, file=self.file, flush=True)

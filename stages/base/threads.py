@@ -8,8 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
 
-from stages.base.errors import UserError
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -17,13 +15,8 @@ Result = TypeVar("Result")
 @cache
 def num_threads() -> int:
     """``OMP_NUM_THREADS`` if set, else the number of CPUs that this process may use."""
-    wanted = os.environ.get("OMP_NUM_THREADS")
-    if wanted is None:
-        is_linux = hasattr(os, "sched_getaffinity")
-        return len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1
-    if not (wanted.isdecimal() and int(wanted) >= 1):
-        raise UserError(f'OMP_NUM_THREADS must be a whole number from 1. Got "{wanted}".')
-    return int(wanted)
+    num_cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return int(os.environ.get("OMP_NUM_THREADS") or num_cpus or 1)
 
 
 @cache
@@ -50,11 +43,8 @@ def in_threads(work: Callable[[Iterator[Item]], Result], items: Sequence[Item]) 
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], num_ahead: int | None = None
 ) -> Iterator[Result]:
-    """Yield ``work(item)`` in the items' order; the threads compute ``num_ahead`` items ahead.
-
-    By default, these are two items for each thread.
-    """
-    max_ahead = 2 * num_threads() if num_ahead is None else num_ahead
+    """Yield ``work(item)`` in order, computed ``num_ahead`` items ahead (two for each thread)."""
+    max_ahead = num_ahead or 2 * num_threads()
     ahead: deque[Future[Result]] = deque()
     for item in items:
         ahead.append(_pool().submit(work, item))

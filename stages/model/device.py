@@ -6,8 +6,6 @@ import torch
 
 from stages.base.errors import UserError
 
-KINDS = ("cuda", "mps", "xpu")
-
 
 def set_numerics(numerics: str) -> None:
     """Choose the CPU kernels; call this before the first tensor operation.
@@ -29,32 +27,21 @@ def choose_device(name: str, dtype: torch.dtype) -> torch.device:
     Raises:
         UserError: If this machine has no such device.
     """
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if name == "auto":
-        is_usable = accelerator is not None and accelerator.type in KINDS
-        lacks_dtype = accelerator == torch.device("mps") and dtype == torch.float64
-        device = (
-            accelerator if accelerator and is_usable and not lacks_dtype else torch.device("cpu")
-        )
-    else:
-        device = torch.device(name)
-    if device.type in {"cuda", "xpu"} and device.index is None and "LOCAL_RANK" in os.environ:
+    found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = found if name == "auto" else torch.device(name)
+    if name == "auto" and device.type == "mps" and dtype == torch.float64:
+        device = torch.device("cpu")
+    if device.type == "cpu":
+        return device
+    if device.index is None and device.type != "mps" and "LOCAL_RANK" in os.environ:
         device = torch.device(device.type, int(os.environ["LOCAL_RANK"]))  # one per rank
-    if device.type != "cpu":
-        is_available = accelerator is not None and accelerator.type == device.type
-        names = [
-            f"{device.type}:{i}" for i in range(torch.accelerator.device_count() * is_available)
-        ]
-        if (device.index or 0) >= len(names):
-            available = (
-                " to ".join(sorted({names[0], names[-1]})) if names else f"no {device.type} device"
-            )
-            raise UserError(
-                f"params.yaml: `device` is {name}, but this machine has {available}. Set it to"
-                " auto or cpu."
-            )
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-        torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        torch.set_float32_matmul_precision("highest")
+    num_devices = torch.accelerator.device_count() if found.type == device.type else 0
+    if (device.index or 0) >= num_devices:
+        raise UserError(
+            f"params.yaml: `device` is {name}, but this machine has {num_devices or 'no'}"
+            f" {device.type} device(s). Set it to auto or cpu."
+        )
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return device

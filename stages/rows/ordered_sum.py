@@ -5,7 +5,7 @@ groups, however many threads there are; the vectors of a group are added in thei
 the groups' sums in theirs.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -24,39 +24,34 @@ def groups(items: Sequence[Item], num_groups: int = NUM_GROUPS) -> list[Sequence
     return [items[start:stop] for start, stop in pairwise(bounds)]
 
 
-def sum_groups(
-    vector_of: Callable[[Item], Vector], all_groups: Sequence[Sequence[Item]], own: Sequence[int]
-) -> dict[int, Vector]:
-    """Return the sums of the groups with the numbers ``own``, computed in threads.
-
-    The vectors ``vector_of(item)`` of a group are added in the order of its items; numpy does not
-    warn if they overflow.
-    """
-    sums = {}
-
-    def work(numbers: Iterator[int]) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):  # errstate holds for its thread only
-            for number in numbers:
-                first, *rest = all_groups[number]
-                total = vector_of(first)
-                for item in rest:
-                    total = total + vector_of(item)
-                sums[number] = total
-
-    in_threads(work, own)
-    return sums
-
-
 def ordered_sum(vector_of: Callable[[Item], Vector], items: Sequence[Item]) -> Vector:
     """Add ``vector_of(item)`` of all items, computed in threads; at least one item."""
     all_groups = groups(items)
     return add_groups(sum_groups(vector_of, all_groups, range(len(all_groups))))
 
 
+def sum_groups(
+    vector_of: Callable[[Item], Vector], all_groups: Sequence[Sequence[Item]], own: Sequence[int]
+) -> dict[int, Vector]:
+    """Return the sums of the groups with the numbers ``own``, computed in threads."""
+    sums = {}
+
+    def work(numbers: Iterator[int]) -> None:
+        for number in numbers:
+            sums[number] = _add(map(vector_of, all_groups[number]))
+
+    in_threads(work, own)
+    return sums
+
+
 def add_groups(sums: Mapping[int, Vector]) -> Vector:
     """Add the sums of all groups in the order of the groups' numbers."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(sum(sums[number] for number in range(len(sums))))
+    return _add(sums[number] for number in range(len(sums)))
+
+
+@np.errstate(over="ignore", invalid="ignore")  # for this call and thread: no warning of infinity
+def _add(vectors: Iterable[Vector]) -> Vector:
+    return np.asarray(sum(vectors))
 
 
 def column_sums(rows: Vector) -> Vector:
@@ -70,6 +65,5 @@ def column_sums(rows: Vector) -> Vector:
 def ordered_mean(rows_of: Callable[[Item], Vector], items: Sequence[Item], num_rows: int) -> Vector:
     """Return the mean of all rows of ``rows_of(item)``; if all rows are equal, it is that row."""
     first = rows_of(items[0])[0]
-
     total = ordered_sum(lambda item: column_sums(rows_of(item) - first), items)
     return np.asarray(first + total / num_rows)

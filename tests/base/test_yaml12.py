@@ -1,95 +1,24 @@
 import math
-from pathlib import Path
 
 import pytest
+import yaml
 from dvc.utils.serialize import ParseError
 from dvc.utils.serialize import parse_yaml as parse_as_dvc
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.base.errors import UserError
-from stages.base.yaml12 import REFUSALS, parse_yaml, read_yaml
+from stages.base.yaml12 import parse_yaml, read_yaml
 
 TRAPS = [
-    "1e-3",
-    "1E5",
-    "1e+5",
-    ".5",
-    ".5e3",
-    ".5e+3",
-    "-.5",
-    "+.5",
-    "5.",
-    "010",
-    "09",
-    "0o10",
-    "0o8",
-    "-0o17",
-    "0x1F",
-    "0b11",
-    "1_000",
-    "_1",
-    "1_",
-    "1_0.5_0",
-    "no",
-    "No",
-    "NO",
-    "yes",
-    "on",
-    "off",
-    "y",
-    "n",
-    "true",
-    "True",
-    "TRUE",
-    "tRue",
-    "false",
-    "~",
-    "null",
-    "Null",
-    "NULL",
-    "nUll",
-    "inf",
-    "nan",
-    ".inf",
-    "-.inf",
-    "+.Inf",
-    ".nan",
-    ".NaN",
-    "Infinity",
-    "1:30",
-    "190:20:30",
-    "190:20:30.15",
-    "2001-01-01",
-    "2001-1-1",
-    "0",
-    "-0",
-    "+0",
-    "-0.0",
-    "00",
-    "08.5",
-    "1e400",
-    "1e5_",
-    "1_e5",
-    "1.e5",
-    "+1e3",
-    "0.1.2",
-    "'1'",
-    '"1e3"',
-    "'no'",
-    '"null"',
-    "''",
-    "text",
-    "-",
-    "+",
-    ".",
-    "..",
-    "=x",
-    "<<x",
-    "0x",
-    "0b",
-    "0o",
-]
+    "1e-3", "1E5", "1e+5", ".5", ".5e3", ".5e+3", "-.5", "+.5", "5.", "010", "09", "0o10", "0o8",
+    "-0o17", "0x1F", "0b11", "1_000", "_1", "1_", "1_0.5_0", "no", "No", "NO", "yes", "on", "off",
+    "y", "n", "true", "True", "TRUE", "tRue", "false", "~", "null", "Null", "NULL", "nUll", "inf",
+    "nan", ".inf", "-.inf", "+.Inf", ".nan", ".NaN", "Infinity", "1:30", "190:20:30",
+    "190:20:30.15", "2001-01-01", "2001-1-1", "0", "-0", "+0", "-0.0", "00", "08.5", "1e400",
+    "1e5_", "1_e5", "1.e5", "+1e3", "0.1.2", "'1'", '"1e3"', "'no'", '"null"', "''", "text", "-",
+    "+", ".", "..", "=x", "<<x", "0x", "0b", "0o",
+]  # fmt: skip
 
 REFUSED = object()
 
@@ -108,7 +37,7 @@ def read_both(text: str) -> tuple[object, object]:
     """The values that our reader and DVC's return; REFUSED if a reader refuses the text."""
     try:
         ours = parse_yaml(text)
-    except REFUSALS:
+    except (yaml.YAMLError, ValueError, TypeError):
         ours = REFUSED
     try:
         dvcs = parse_as_dvc(text, "params.yaml")
@@ -174,14 +103,7 @@ def test_the_values_differ_from_those_of_plain_pyyaml():
             "a: !!python/name:os.system x\n",
             "params.yaml, line 1: could not determine a constructor",
         ),
-        ("a: &a [*a]\n", "params.yaml: not valid YAML: Circular reference detected."),
-        (f"a: 0x{'f' * 5000}\n", "params.yaml: not valid YAML: Exceeds the limit"),
-        ("a: !!bool x\n", "params.yaml: not valid YAML: 'x'."),
-        ("a: !!timestamp x\n", "params.yaml: not valid YAML: "),
-        ("a: !!map [[a, b]]\n", "params.yaml: not valid YAML: cannot unpack"),
-        ('a: "\\ud800"\n', "params.yaml"),
-        (f"a: {'[' * 3000}\n", "params.yaml"),
-        ("%YAML 1.1\n---\na: no\n", "params.yaml: not valid YAML: a %YAML directive"),
+        ("a: {{ b }}\n", "params.yaml: not valid YAML: unhashable type: 'dict'."),
     ],
 )
 def test_what_dvc_refuses_is_refused_with_its_line(tmp_path, monkeypatch, text, sentence):
@@ -191,22 +113,3 @@ def test_what_dvc_refuses_is_refused_with_its_line(tmp_path, monkeypatch, text, 
     with pytest.raises(UserError) as error:
         read_yaml(path)
     assert str(error.value).startswith(sentence)
-
-
-@pytest.mark.parametrize(
-    ("value", "sentence"),
-    [
-        ("[{}]", "not valid YAML: too large when each alias is replaced by its value."),
-        ("{{? k : [{}]}}", "not valid YAML: too large when each alias is replaced by"),
-        ("{{<<: [{}]}}", "line 7: too many keys."),
-    ],
-)
-def test_aliases_of_aliases_take_no_memory(workspace, value, sentence):
-    lines = ["a0: &a0 {k: 1}"]
-    lines += [f"a{i}: &a{i} {value.format(', '.join([f'*a{i - 1}'] * 9))}" for i in range(1, 12)]
-    Path("params.yaml").write_text("\n".join(lines))
-    with pytest.raises(UserError) as error:
-        read_yaml(Path("params.yaml"))
-    assert sentence in str(error.value)
-    Path("params.yaml").write_text("\n".join(lines[:3]))
-    assert read_yaml(Path("params.yaml"))

@@ -148,7 +148,6 @@ def weights(content: bytes) -> None:
     model = Model.load(Path("model.safetensors"))
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
-    require_finite(model)
     for name, tensor in model.state_dict().items():
         first, last = header[name]["data_offsets"]
         assert tensor.numpy().tobytes() == content[start + first : start + last], name

@@ -44,11 +44,11 @@ def test_a_named_device_is_taken(monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "count", "name", "available"),
     [
-        (None, 0, "cuda", "no cuda device"),
-        (None, 0, "mps", "no mps device"),
-        ("cuda", 2, "xpu:0", "no xpu device"),
-        ("cuda", 2, "cuda:7", "cuda:0 to cuda:1"),
-        ("cuda", 1, "cuda:7", "cuda:0"),
+        (None, 0, "cuda", "no cuda"),
+        (None, 0, "mps", "no mps"),
+        ("cuda", 2, "xpu:0", "no xpu"),
+        ("cuda", 2, "cuda:7", "2 cuda"),
+        ("cuda", 1, "cuda:7", "1 cuda"),
     ],
 )
 def test_a_device_that_is_not_there_is_refused(monkeypatch, kind, count, name, available):
@@ -56,7 +56,8 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch, kind, count, name, a
     with pytest.raises(UserError) as error:
         choose_device(name, torch.float32)
     assert str(error.value) == (
-        f"params.yaml: `device` is {name}, but this machine has {available}. Set it to auto or cpu."
+        f"params.yaml: `device` is {name}, but this machine has {available} device(s)."
+        " Set it to auto or cpu."
     )
 
 

@@ -43,7 +43,6 @@ def test_the_text_is_sorted():
         {"hidden": [10**30]},
         {"hidden": [2**16] * 4},
         {"dtype": "int8"},
-        {"dtype": "float64"},
         {"categories": {"c": "uv"}},
         {"features": [], "categories": {}},
         {"features": ["a", "a"]},

@@ -245,6 +245,7 @@ def test_every_stage_checks_all_parameters_before_anything_else(tmp_path, stage)
     assert end.returncode == 1
     assert end.stdout == ""
     assert end.stderr == (
+        "params.yaml: `save.onnx` is missing. Add it.\n"
         "params.yaml: `save.onx` is not a parameter. Did you mean `save.onnx`?\n"
         "params.yaml: `train.lr` must be greater than 0. Got -1.\n"
     )
