@@ -164,7 +164,7 @@ def _sentence(fault: ErrorDetails) -> str:
     if fault["type"] == "model_type":
         rule = "must hold `name: value` lines"
     value = cut(json.dumps(fault["input"], ensure_ascii=False, default=str))
-    return f"`{key}` {rule}. Got {value}."
+    return f"{f'`{key}` ' if key else ''}{rule}. Got {value}."
 
 
 def _cure(unknown: str) -> str:

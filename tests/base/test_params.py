@@ -179,7 +179,7 @@ def test_a_missing_key_is_named(workspace, key):
     ("text", "sentence"),
     [
         ("", "params.yaml: `device` is missing. Add it."),
-        ("- 1\n", "params.yaml: `` must hold `name: value` lines. Got [1]."),
+        ("- 1\n", "params.yaml: must hold `name: value` lines. Got [1]."),
     ],
 )
 def test_a_file_that_is_not_a_mapping_is_refused(workspace, text, sentence):
