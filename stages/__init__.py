@@ -18,3 +18,7 @@ if IS_STAGE and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 os.environ["OPENBLAS_CORETYPE"] = "Prescott"
 os.environ["MPLBACKEND"] = "svg"
 os.environ["MPLCONFIGDIR"] = ".cache/matplotlib"
+
+# PyTorch and pydantic would import plugins of any installed package, which dvc.yaml does not list.
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"

@@ -8,6 +8,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 GREY, BLUE, ORANGE = "#7b7b7b", "#1f83cc", "#d55e00"  # distinct for colour-blind people
@@ -16,6 +18,7 @@ STYLE: dict[Any, Any] = {
     **dict.fromkeys(
         ["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], GREY
     ),  # readable on white and on black
+    **dict.fromkeys(["figure.facecolor", "figure.edgecolor", "axes.facecolor"], "none"),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
@@ -38,8 +41,9 @@ def figure_files(history: pd.DataFrame, fit: pd.DataFrame, loss_label: str) -> d
     svg, png = BytesIO(), BytesIO()
     with np.errstate(all="ignore"):  # axes overflow at numbers near 1e300
         figure = draw(history, fit, loss_label)
-        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-        figure.savefig(png, format="png", transparent=True, dpi=150)
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})  # savefig draws twice
+        figure.set_dpi(150)
+        FigureCanvasAgg(figure).print_png(png)
     return {"figure.svg": svg.getvalue(), "figure.png": png.getvalue()}
 
 
