@@ -23,3 +23,7 @@ if sys.argv[:1] == ["-m"]:  # a stage, not a program that imports one
 os.environ["OPENBLAS_CORETYPE"] = "Prescott"
 os.environ["MPLBACKEND"] = "svg"
 os.environ["MPLCONFIGDIR"] = ".cache/matplotlib"
+
+# PyTorch and pydantic would import plugins of any installed package, which dvc.yaml does not list.
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"

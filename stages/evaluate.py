@@ -5,9 +5,8 @@ models/trained/; writes metrics/.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -18,23 +17,20 @@ from torch import Tensor
 from stages.base.errors import UserError
 from stages.base.files import (
     EVALUATION,
-    FIGURE,
     HISTORY,
     PLOTS,
-    PREDICTIONS,
     PREPARED,
     WEIGHTS,
-    to_json,
     write_aside,
+    write_json,
 )
 from stages.base.params import TrainParams, load_params
 from stages.base.process import require_same_inputs, run
-from stages.base.threads import in_order
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model, formula
-from stages.rows.predictions import origin_of, write_predictions
+from stages.rows.predictions import scored_split, write_predictions
 from stages.rows.split import Split, read_statistics
-from stages.scoring.figure import write_figure
+from stages.scoring.figure import figure_files
 from stages.scoring.least_squares import LeastSquares, least_squares
 from stages.scoring.scores import Predict, scores
 
@@ -48,7 +44,7 @@ LOSS_LABELS = {
 def main() -> None:
     params = load_params()
     set_numerics(params.train.numerics)
-    training, test = Split(PREPARED / "train.parquet"), Split(PREPARED / "test.parquet")
+    training = Split(PREPARED / "train.parquet")
     statistics = read_statistics(training)
     model = Model.load(WEIGHTS)
     device = choose_device(params.device, model.dtype)
@@ -60,34 +56,30 @@ def main() -> None:
     if [*model.features, model.target] != [*training.features, training.target]:
         raise UserError(f"{WEIGHTS} was trained on other columns. Run `dvc repro`.")
     optimum = least_squares(training, statistics)
-    scored, name = (test, "test") if test.num_rows else (training, "train")
-    compared = scores(scored, {"model": predict, "least_squares": optimum.predict})
-    evaluation: dict[str, Any] = {
-        "least_squares": describe(model.features, optimum) | {name: compared["least_squares"]},
-        name: compared["model"],
-    }
-    if test.num_rows:
-        evaluation["train"] = scores(training, {"model": predict})["model"]
-    line = model.line()
-    if line:
-        evaluation["learned"] = dict(zip(coefficient_names(model.features), line, strict=True))
-
+    name = scored_split(statistics)
+    scored = Split(PREPARED / f"{name}.parquet")
     PLOTS.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=PLOTS.parent, prefix=".") as name_of_draft:
-        folder = Path(name_of_draft)
+    with TemporaryFile(dir=PLOTS) as predicted:  # of any size; it has no name
+        compared = scores(scored, {"model": predict, "least_squares": optimum.predict}, predicted)
+        evaluation: dict[str, Any] = {
+            "least_squares": describe(model.features, optimum) | {name: compared["least_squares"]},
+            name: compared["model"],
+        }
+        if name != "train":
+            evaluation["train"] = scores(training, {"model": predict})["model"]
+        line = model.line()
+        if line:
+            coefficients = zip(coefficient_names(model.features), line, strict=True)
+            evaluation["learned"] = dict(coefficients)
         fit = sample_fit(scored, predict, optimum, params.evaluate.plot_rows)
-        fit.to_csv(folder / "fit.csv", index=False, lineterminator="\n")
-        write_figure(folder, read_history(), fit, loss_label(params.train, model.target))
-        text = to_json(evaluation)
-        origin = origin_of(folder / FIGURE.name, text)
-        draft = folder / PREDICTIONS.name
-        write_predictions(draft, predictions_of(scored, predict), scored.dtype, origin)
+        files = figure_files(read_history(), fit, loss_label(params.train, model.target))
+        files["fit.csv"] = fit.to_csv(index=False, lineterminator="\n").encode()
         require_same_inputs()
-        draft.replace(PREDICTIONS)
-        for path in folder.iterdir():
-            path.replace(PLOTS / path.name)
-        write_aside(EVALUATION, text)
-    kind = "test" if test.num_rows else "training"
+        for file_name, content in files.items():
+            write_aside(PLOTS / file_name, content)
+        write_json(EVALUATION, evaluation)
+        write_predictions(blocks_in(predicted, scored), scored.dtype)
+    kind = "test" if name == "test" else "training"
     best = formula(model.features, model.target, optimum.coefficients.tolist())
     print(
         f"evaluate: {scored.num_rows} {kind} rows: {model.describe()},"
@@ -113,14 +105,11 @@ def coefficient_names(features: list[str]) -> list[str]:
     return ["b", "m"] if len(features) == 1 else ["intercept", *features]
 
 
-def predictions_of(split: Split, predict: Predict) -> Iterator[NDArray[np.floating]]:
-    """Yield the predictions for all rows of ``split``, block by block, shape ``(rows, 1)``."""
-
-    @torch.inference_mode()  # here, because it applies to one thread
-    def predict_block(block: int) -> NDArray[np.floating]:
-        return predict(torch.from_numpy(split.read(block))[:, :-1]).numpy()
-
-    return in_order(predict_block, range(split.num_blocks))
+def blocks_in(predicted: IO[bytes], split: Split) -> Iterator[NDArray[np.floating]]:
+    """Yield the predictions for all rows of ``split`` from a file of numbers, block by block."""
+    predicted.seek(0)
+    for _ in range(split.num_blocks):
+        yield np.fromfile(predicted, split.dtype, split.block_rows)
 
 
 def sample_fit(

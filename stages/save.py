@@ -4,6 +4,7 @@ Run by `dvc repro`, or alone by `python -m stages.save`. Reads params.yaml, metr
 models/trained/ and data/prepared/; writes models/release/. It does not need PyTorch.
 """
 
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,6 @@ from stages.base.errors import UserError
 from stages.base.files import (
     EVALUATION,
     FIGURE,
-    PREDICTIONS,
     PREPARED,
     RELEASE,
     STATISTICS,
@@ -25,135 +25,98 @@ from stages.base.files import (
 from stages.base.outputs import output_folder
 from stages.base.params import load_params
 from stages.base.process import run
-from stages.model.signature import open_weights
+from stages.model.signature import Signature, read_signature
 from stages.release.card import card
-from stages.release.manifest import (
-    FILES,
-    MANIFEST,
-    MODEL,
-    ONNX,
-    Architecture,
-    File,
-    Manifest,
-    columns,
-    proof,
-)
-from stages.release.proof import prove
+from stages.release.manifest import MANIFEST, MODEL, ONNX, Column, Manifest, describe_file
+from stages.release.proof import TOLERANCE, prove
 from stages.release.reference import read_weights
-from stages.release.verify import verify_release
-from stages.rows.predictions import Predictions, origin_of
-from stages.rows.split import SPLITS, Split, read_statistics
+from stages.rows.predictions import Predictions, scored_split
+from stages.rows.split import SPLITS, Split, Statistics, read_statistics
 
 
 def main() -> None:
     params = load_params()
     evaluation = read_json(EVALUATION)
-    require_scores(evaluation, params.save.require)
-    name = "test" if "test" in evaluation else "train"
+    statistics = read_statistics(Split(PREPARED / "train.parquet"))
+    name = scored_split(statistics)
     split = Split(PREPARED / f"{name}.parquet")
-    predictions = read_predictions(split)
+    predictions = Predictions(split)
+    require_scores(evaluation[name], name, params.save.require)
     with output_folder(RELEASE) as folder:
         shutil.copyfile(WEIGHTS, folder / MODEL)
-        if params.save.onnx:
-            write_onnx(folder)
-        try:
-            manifest = build_manifest(folder, params.model_dump(), evaluation)
-            text = card(manifest)
-        except (KeyError, TypeError, ValueError):
-            raise _damaged_scores() from None
-        write_json(folder / MANIFEST, manifest.model_dump())
-        (folder / "README.md").write_text(text, encoding="utf-8")
         shutil.copyfile(FIGURE, folder / FIGURE.name)
-        manifest, onnx = verify_release(folder)
-        differences = prove(folder, manifest, onnx, split, predictions)
+        signature = read_signature(folder / MODEL)
+        if params.save.onnx:
+            from stages.release.export import export  # noqa: PLC0415 (not for every release)
+
+            (folder / ONNX).write_bytes(export(read_weights(folder / MODEL), signature))
+        manifest = build_manifest(folder, signature, statistics, params.model_dump(), evaluation)
+        write_json(folder / MANIFEST, manifest.model_dump())
+        (folder / "README.md").write_text(card(manifest), encoding="utf-8")
+        differences = prove(folder, split, predictions)
     for program, difference in differences.items():
         print(
             f"save: {program} and PyTorch predict the same for {split.num_rows} {name}"
             f" rows; largest difference {difference:.0e}"
         )
-    sizes = [f"{name}, {file.size_bytes} bytes" for name, file in sorted(manifest.files.items())]
-    print(f"save: {RELEASE}: {'; '.join(sizes)}")
+    sizes = [f"{name}, {file['size_bytes']} bytes" for name, file in manifest.files.items()]
+    print(f"save: {RELEASE}: {'; '.join(sorted(sizes))}")
 
 
-def write_onnx(folder: Path) -> None:
-    """Write model.onnx beside the weights."""
-    from stages.release.export import export  # noqa: PLC0415 (many releases have no ONNX)
-
-    with open_weights(folder / MODEL, "numpy") as (signature, _):
-        (folder / ONNX).write_bytes(export(read_weights(folder / MODEL), signature))
-
-
-def read_predictions(split: Split) -> Predictions:
-    """Return what `evaluate` predicted for the rows of ``split``.
-
-    Raises:
-        UserError: If predictions, scores or figure are those of other weights or rows.
-    """
-    predictions = Predictions(PREDICTIONS)
-    origin = origin_of(FIGURE, EVALUATION.read_bytes())
-    if predictions.origin != origin or predictions.num_rows != split.num_rows:
-        raise UserError(
-            f"save: {EVALUATION}, {FIGURE} and {PREDICTIONS} were not made from {WEIGHTS} and"
-            f" {STATISTICS}. Run `dvc repro --force evaluate`."
-        )
-    return predictions
-
-
-def build_manifest(folder: Path, parameters: dict[str, Any], scores: dict[str, Any]) -> Manifest:
-    """Collect the content of model.json."""
-    statistics = read_statistics(Split(PREPARED / "train.parquet"))
-    with open_weights(folder / MODEL, "numpy") as (signature, _):
-        *inputs, target = columns(signature, statistics)
-    names = [name for name in FILES if (folder / name).exists()]
-    prepared = [STATISTICS, *(PREPARED / f"{name}.parquet" for name in SPLITS)]
-    return Manifest(
-        inputs=inputs,
-        target=target,
-        categories=signature.categories,
-        architecture=Architecture(
-            hidden=signature.hidden, widths=[len(inputs), *signature.hidden, 1]
-        ),
-        trained_on=signature.trained_on,
-        versions=signature.versions,
-        parameters=parameters,
-        scores=scores,
-        data={path.name: sha256(path) for path in prepared},
-        files={
-            name: File(sha256=sha256(folder / name), size_bytes=(folder / name).stat().st_size)
-            for name in names
-        },
-        proof=proof(signature, statistics, has_onnx=ONNX in names),
-    )
-
-
-def require_scores(evaluation: dict[str, Any], required: Mapping[Any, float]) -> None:
-    """Check the scores of the test rows or, if there are none, of the training rows.
+def require_scores(scores: Mapping[str, float], split: str, required: Mapping[Any, float]) -> None:
+    """Check the scores of the rows of ``split``.
 
     Raises:
         UserError: One sentence for each requirement that is not met, sorted by name.
     """
-    split = "test" if "test" in evaluation else "train"
-    scores = evaluation.get(split)
-    if not isinstance(scores, dict) or not all(isinstance(s, int | float) for s in scores.values()):
-        raise _damaged_scores()
     faults = []
     for name, wanted in sorted(required.items()):
-        reached = scores.get(name)
-        is_met = reached is not None and (reached >= wanted if name == "r2" else reached <= wanted)
-        if not is_met:
-            rule = "at least" if name == "r2" else "at most"
+        reached = scores.get(name, math.nan)  # R² may be missing
+        is_least = name == "r2"
+        if not (reached >= wanted if is_least else reached <= wanted):
             faults.append(
-                f"save: `save.require.{name}` must be {rule} {wanted:g} for a release. Got"
-                f" {'none' if reached is None else format(reached, '.6g')} on the {split} rows."
+                f"save: `save.require.{name}` must be {'at least' if is_least else 'at most'}"
+                f" {wanted:g} for a release. Got {reached:.6g} on the {split} rows."
             )
     if faults:
         raise UserError("\n".join(faults))
 
 
-def _damaged_scores() -> UserError:
-    return UserError(
-        f"{EVALUATION} is damaged: scores are missing or are not numbers. Run `dvc repro --force"
-        " evaluate`."
+def build_manifest(
+    folder: Path,
+    signature: Signature,
+    statistics: Statistics,
+    parameters: dict[str, Any],
+    scores: dict[str, Any],
+) -> Manifest:
+    """Return the content of model.json for the model files in ``folder``."""
+    low, high, mean = statistics.minimum, statistics.maximum, statistics.mean
+    dtype = signature.dtype
+    *inputs, target = [
+        Column(name=name, type=dtype, minimum=low[name], maximum=high[name], mean=mean[name])
+        for name in [*signature.features, signature.target]
+    ]
+    widths = [len(inputs), *signature.hidden, 1]
+    data = [STATISTICS, *(PREPARED / f"{name}.parquet" for name in SPLITS)]
+    model_files = [path for path in (folder / MODEL, folder / ONNX) if path.exists()]
+    split = scored_split(statistics)
+    return Manifest(
+        inputs=inputs,
+        target=target,
+        categories=signature.categories,
+        architecture={"activation": "relu", "hidden": signature.hidden, "widths": widths},
+        trained_on=signature.trained_on,
+        versions=signature.versions,
+        parameters=parameters,
+        scores=scores,
+        data={path.name: sha256(path) for path in data},
+        files={path.name: describe_file(path) for path in model_files},
+        proof={
+            "split": split,
+            "rows": statistics.rows[split],
+            "programs": ["numpy", *(path.name for path in model_files[1:])],
+            "difference_at_most": TOLERANCE[dtype],
+        },
     )
 
 

@@ -2,12 +2,13 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from stages import evaluate, prepare, train
 from stages.base.errors import UserError
-from stages.base.files import EVALUATION, HISTORY, PLOTS
+from stages.base.files import EVALUATION, HISTORY, PLOTS, PREDICTIONS, PREPARED
 from stages.scoring.least_squares import LeastSquares
 from tests.conftest import ROOT
 
@@ -152,6 +153,15 @@ def test_a_plot_of_several_features_is_over_the_prediction(evaluation):
     assert {*sample["x_label"], *sample["target"]} == {"mpg, predicted", "mpg"}
 
 
+def test_other_files_beside_the_plots_stay(evaluation):
+    PLOTS.mkdir(parents=True)
+    (PLOTS / "mine.svg").write_text("mine")
+    evaluation({})
+    assert (PLOTS / "mine.svg").read_text() == "mine"
+    names = ["figure.png", "figure.svg", "fit.csv", "mine.svg"]
+    assert sorted(path.name for path in PLOTS.iterdir()) == names
+
+
 def test_a_figure_that_cannot_be_drawn_leaves_the_old_results(evaluation):
     evaluation({})
     before = {path: path.read_bytes() for path in [EVALUATION, *PLOTS.iterdir()]}
@@ -186,6 +196,10 @@ def test_a_model_of_other_columns_is_not_evaluated(evaluation, change):
 
 
 def test_a_table_of_several_blocks_is_evaluated(evaluation):
-    result = evaluation({"prepare.rows": 1_500_000, "train.epochs": 30})
-    assert result["test"]["rows"] == 300_000
+    result = evaluation({"prepare.rows": 1_500_000, "prepare.test": 0.5, "train.epochs": 30})
+    assert result["test"]["rows"] == 750_000
+    test, predictions = pq.ParquetFile(PREPARED / "test.parquet"), pq.ParquetFile(PREDICTIONS)
+    assert predictions.num_row_groups == test.num_row_groups > 1
+    expected = result["learned"]["m"] * test.read()["x"].to_numpy() + result["learned"]["b"]
+    assert np.allclose(predictions.read()["predicted"].to_numpy(), expected, atol=1e-6)  # float32
     assert abs(result["learned"]["m"] - result["least_squares"]["coefficients"]["m"]) < 0.01

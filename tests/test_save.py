@@ -19,19 +19,14 @@ from stages.base.files import (
     STATISTICS,
     WEIGHTS,
     read_json,
-    sha256,
     write_json,
 )
 from stages.base.params import load_params
 from stages.model.model import Model
 from stages.release import export as exporting
-from stages.rows.predictions import Predictions, write_predictions
+from stages.rows.predictions import write_predictions
 from tests.conftest import ROOT, command, contents
 
-DAMAGED_SCORES = (
-    "metrics/evaluation.json is damaged: scores are missing or are not numbers. Run `dvc repro"
-    " --force evaluate`."
-)
 SAVE = "import sys, stages.save; stages.save.main(); print('torch' in sys.modules)"
 
 
@@ -134,8 +129,9 @@ def test_a_release_with_onnx_is_exported_and_proved(trained, capfd):
     assert manifest["proof"]["programs"] == ["numpy", "model.onnx"]
 
 
-def test_without_test_rows_the_proof_is_on_the_training_rows(trained, capfd):
-    trained({"prepare.test": 0, "train.epochs": 5, "save.onnx": False})
+def test_without_test_rows_requirements_and_proof_are_of_the_training_rows(trained, capfd):
+    changes = {"prepare.test": 0, "train.epochs": 5, "save.onnx": False}
+    trained(changes | {"save.require": {"rmse": 1.0}})
     save.main()
     assert "predict the same for 900 train rows" in capfd.readouterr().out
     proof = read_json(RELEASE / "model.json")["proof"]
@@ -148,7 +144,7 @@ def test_onnx_that_predicts_other_values_is_not_released(released, change, monke
     export = exporting.export
 
     def export_another(weights, signature):
-        weights["network.0.weight"] = weights["network.0.weight"] * np.float32(1.0001)
+        weights["network.0.weight"] = weights["network.0.weight"] * np.float32(1.001)
         return export(weights, signature)
 
     monkeypatch.setattr(exporting, "export", export_another)
@@ -156,23 +152,22 @@ def test_onnx_that_predicts_other_values_is_not_released(released, change, monke
         save.main()
     assert re.fullmatch(
         r"save: ONNX Runtime and PyTorch predict different values from the released weights: the"
-        r" relative difference is [\d.e-]+, and at most 1e-06 is allowed\."
+        r" relative difference is [\d.e-]+, and at most 7\.6e-06 is allowed\."
         r" Set `save\.onnx` to false\.",
         str(error.value),
     )
     assert not RELEASE.exists()
 
 
-def forge_predictions(change=lambda numbers: numbers, **origin):
-    """Write the predictions again, changed, and as if they belonged to the files that are there."""
-    predictions = Predictions(PREDICTIONS)
-    blocks = [change(predictions.read(0).copy())]
-    write_predictions(PREDICTIONS, blocks, "float32", predictions.origin | origin)
+def change_predictions(change):
+    """Write the predictions again, changed, as if `evaluate` had predicted them."""
+    table = pq.read_table(PREDICTIONS)
+    write_predictions([change(table["predicted"].to_numpy())], "float32")
 
 
 def test_predictions_of_another_model_are_not_released(released):
     before = contents(RELEASE)
-    forge_predictions(lambda numbers: numbers + np.float32(1e-4))
+    change_predictions(lambda numbers: numbers + np.float32(1e-4))
     with pytest.raises(UserError, match="save: NumPy and PyTorch predict different values"):
         save.main()
     assert contents(RELEASE) == before
@@ -190,12 +185,11 @@ def change_weights():
     [
         change_weights,
         lambda: write_json(EVALUATION, read_json(EVALUATION) | {"more": {}}),
-        lambda: forge_predictions(weights="of others"),
-        lambda: forge_predictions(lambda numbers: numbers[1:]),
+        lambda: change_predictions(lambda numbers: numbers[1:]),
         lambda: FIGURE.write_text("another figure"),
         lambda: STATISTICS.write_text(STATISTICS.read_text() + "\n"),
     ],
-    ids=["weights", "scores", "predictions", "rows", "figure", "statistics"],
+    ids=["weights", "scores", "rows", "figure", "statistics"],
 )
 def test_scores_and_predictions_of_other_weights_or_rows_are_not_released(released, mix):
     before = contents(RELEASE)
@@ -238,28 +232,9 @@ def test_a_model_that_misses_its_requirements_is_not_released(released, change):
     assert not RELEASE.exists()
 
 
-def test_requirements_are_of_the_training_rows_where_there_are_no_test_rows():
-    scores = {"train": {"rmse": 0.5}}
-    save.require_scores(scores, {"rmse": 0.5})
+def test_a_missing_r2_meets_no_requirement():
     with pytest.raises(UserError) as error:
-        save.require_scores(scores, {"r2": 0.5})
+        save.require_scores({"rmse": 0.5}, "train", {"r2": 0.5, "rmse": 0.5})
     assert str(error.value) == (
-        "save: `save.require.r2` must be at least 0.5 for a release. Got none on the train rows."
+        "save: `save.require.r2` must be at least 0.5 for a release. Got nan on the train rows."
     )
-
-
-@pytest.mark.parametrize("content", [{}, {"test": {"r2": "high"}}])
-def test_scores_that_are_missing_or_not_numbers_are_refused(content):
-    with pytest.raises(UserError) as error:
-        save.require_scores(content, {"r2": 0.5})
-    assert str(error.value) == DAMAGED_SCORES
-
-
-def test_an_evaluation_without_least_squares_is_refused(released):
-    scores = read_json(EVALUATION)
-    del scores["least_squares"]
-    write_json(EVALUATION, scores)
-    forge_predictions(scores=sha256(EVALUATION))
-    with pytest.raises(UserError) as error:
-        save.main()
-    assert str(error.value) == DAMAGED_SCORES

@@ -3,17 +3,14 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from stages.base.errors import UserError, cut
 from stages.base.strict_model import StrictModel
-from stages.rows.categories import columns_of, inputs_of
 
 METADATA = "model"  # the only metadata key: safetensors writes two in random order
 
@@ -28,14 +25,6 @@ class Signature(StrictModel):
     dtype: Literal["float32", "float64"]
     trained_on: str  # the type of the device, such as cpu
     versions: dict[str, str]
-
-    @model_validator(mode="after")
-    def _require_valid_features(self) -> Self:
-        columns = columns_of(self.features, self.categories)
-        expected = [*chain(*(inputs_of(column, self.categories) for column in columns))]
-        if not expected or expected != self.features or len({*expected}) < len(expected):
-            raise PydanticCustomError("features", "its features and categories do not match")
-        return self
 
     def to_metadata(self) -> dict[str, str]:
         """Return the metadata of the file of weights."""
@@ -59,3 +48,9 @@ def open_weights(path: Path, framework: str) -> Iterator[tuple[Signature, Any]]:
         text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         reason = cut(" ".join(text.split()))
         raise UserError(f"{path} is not a model of this project: {reason}. Train again.") from None
+
+
+def read_signature(path: Path) -> Signature:
+    """Read the signature alone from a file of weights."""
+    with open_weights(path, "numpy") as (signature, _):
+        return signature

@@ -8,12 +8,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.base.errors import UserError
 from stages.model.signature import Signature
 
 OPSET = 20
 IR_VERSION = 10  # what ONNX Runtime 1.17 and newer read
-MAX_BYTES = 2**31 - 2**20  # of a protobuf message, less what is not weights
 
 
 def export(weights: Mapping[str, NDArray[Any]], signature: Signature) -> bytes:
@@ -22,28 +20,16 @@ def export(weights: Mapping[str, NDArray[Any]], signature: Signature) -> bytes:
     Args:
         weights: All tensors of the file of weights, by name.
         signature: What that file says of the network.
-
-    Raises:
-        UserError: If the weights are more than one ONNX file can hold.
     """
-    size_bytes = sum(tensor.nbytes for tensor in weights.values())
-    if size_bytes > MAX_BYTES:
-        raise UserError(
-            f"save: the weights take {size_bytes} bytes, but an ONNX file holds at most 2 GiB. Set"
-            " `save.onnx` to false, or lower `train.hidden`."
-        )
-    operations = [("Sub", "input_mean"), ("Div", "input_scale")]
-    for layer in range(len(signature.hidden) + 1):
-        operations += [("Relu", "")] * (layer > 0)
-        operations += [("Gemm", f"network.{2 * layer}.")]  # at the odd numbers stands ReLU
-    operations += [("Mul", "target_scale"), ("Add", "target_mean")]
+    operations: list[tuple[str, list[str]]] = [("Sub", ["input_mean"]), ("Div", ["input_scale"])]
+    for layer in range(0, 2 * len(signature.hidden) + 1, 2):  # at the odd numbers stands ReLU
+        operations += [("Relu", [])] * (layer > 0)
+        operations += [("Gemm", [f"network.{layer}.weight", f"network.{layer}.bias"])]
+    operations += [("Mul", ["target_scale"]), ("Add", ["target_mean"])]
     nodes, values = [], "inputs"
-    for number, (operation, name) in enumerate(operations):
-        operands = [name] if name in weights else []
-        options: dict[str, Any] = {}
-        if operation == "Gemm":  # values · weightᵀ + bias
-            operands, options = [f"{name}weight", f"{name}bias"], {"transB": 1}
-        output = "predictions" if number == len(operations) - 1 else f"values_{number}"
+    for number, (operation, operands) in enumerate(operations, start=1):
+        output = "predictions" if number == len(operations) else f"values_{number - 1}"
+        options: Any = {"transB": 1} if operation == "Gemm" else {}  # values · weightᵀ + bias
         nodes.append(helper.make_node(operation, [values, *operands], [output], **options))
         values = output
     kind = TensorProto.FLOAT if signature.dtype == "float32" else TensorProto.DOUBLE

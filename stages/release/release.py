@@ -1,11 +1,15 @@
-"""Open a release: nobody gets the model without having verified it."""
+"""Open a release: nobody gets the model without having verified it. No file is run as code."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
+
+from stages.base.errors import UserError, cut
 from stages.model.model import Model
-from stages.release.manifest import MODEL, Manifest
-from stages.release.verify import verify_release
+from stages.model.signature import read_signature
+from stages.release.manifest import MANIFEST, MODEL, ONNX, Manifest, describe_file
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,6 @@ class Release:
 
     manifest: Manifest
     model: Model
-    onnx: bytes | None
 
 
 def open_release(folder: Path) -> Release:
@@ -23,5 +26,43 @@ def open_release(folder: Path) -> Release:
     Raises:
         UserError: Naming the file that is missing, damaged, or of another release.
     """
-    manifest, onnx = verify_release(folder)
-    return Release(manifest, Model.load(folder / MODEL), onnx)
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Give the folder of a release.")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+        signature = manifest.signature()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _changed(path, cut(" ".join([*map(repr, first["loc"]), first["msg"]]))) from None
+    for model_path in (folder / MODEL, folder / ONNX):
+        listed = manifest.files.get(model_path.name)
+        if (describe_file(model_path) if model_path.is_file() else None) != listed:
+            why = f"its size or SHA-256 is not the one in {MANIFEST}"
+            raise _changed(model_path, why if model_path.is_file() else "it is missing")
+    if read_signature(folder / MODEL) != signature:
+        raise _changed(path, f"it does not describe {MODEL}")
+    if ONNX in manifest.files:
+        import onnx  # noqa: PLC0415 (slow to import, and many releases have no ONNX)
+
+        if _has_external_data(onnx.load(folder / ONNX, load_external_data=False)):
+            raise _changed(folder / ONNX, "it reads weights from other files")
+    return Release(manifest, Model.load(folder / MODEL))
+
+
+def _has_external_data(message: Any) -> bool:
+    """Whether a protobuf message, or one in it, such as a graph in a node, names another file."""
+    for field, value in message.ListFields():
+        parts = value if field.is_repeated else [value]
+        if field.name == "external_data":
+            return True
+        if field.message_type and any(map(_has_external_data, parts)):
+            return True
+    return False
+
+
+def _changed(path: Path, why: str) -> UserError:
+    return UserError(
+        f"{path} is not as it was released: {why}. Get the release again, or run"
+        " `dvc repro --force save`."
+    )

@@ -1,6 +1,6 @@
 """The figure for people: losses, fit and residuals."""
 
-from pathlib import Path
+from io import BytesIO
 from textwrap import shorten
 from typing import Any
 
@@ -8,6 +8,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 GREY, BLUE, ORANGE = "#7b7b7b", "#1f83cc", "#d55e00"  # distinct for colour-blind people
@@ -16,6 +18,7 @@ STYLE: dict[Any, Any] = {
     **dict.fromkeys(
         ["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"], GREY
     ),  # readable on white and on black
+    **dict.fromkeys(["figure.facecolor", "figure.edgecolor", "axes.facecolor"], "none"),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
@@ -26,20 +29,22 @@ STYLE: dict[Any, Any] = {
 MAX_LABEL = 40  # characters
 
 
-def write_figure(folder: Path, history: pd.DataFrame, fit: pd.DataFrame, loss_label: str) -> None:
-    """Write figure.svg and figure.png.
+def figure_files(history: pd.DataFrame, fit: pd.DataFrame, loss_label: str) -> dict[str, bytes]:
+    """Return the content of figure.svg and figure.png, by name.
 
     Args:
-        folder: Where to write them.
         history: ``epoch``, ``train_loss`` and ``validation_loss`` (NaN if there is none).
         fit: ``x``, ``actual``, ``predicted``, ``least_squares`` (missing if there are several
             features), ``residual``, and in every row the names ``x_label`` and ``target``.
         loss_label: What the loss is, with its unit.
     """
+    svg, png = BytesIO(), BytesIO()
     with np.errstate(all="ignore"):  # axes overflow at numbers near 1e300
         figure = draw(history, fit, loss_label)
-        figure.savefig(folder / "figure.svg", transparent=True, metadata={"Date": None})
-        figure.savefig(folder / "figure.png", transparent=True, dpi=150)
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})  # savefig draws twice
+        figure.set_dpi(150)
+        FigureCanvasAgg(figure).print_png(png)
+    return {"figure.svg": svg.getvalue(), "figure.png": png.getvalue()}
 
 
 def draw(history: pd.DataFrame, fit: pd.DataFrame, loss_label: str) -> Figure:

@@ -11,7 +11,7 @@ import torch
 from stages import evaluate, prepare, save, train
 from stages.base.files import RELEASE
 from stages.model.model import Model
-from stages.release.card import MAX_SHOWN, card
+from stages.release.card import card
 from stages.release.manifest import Manifest
 from tests.conftest import command
 
@@ -71,7 +71,7 @@ def test_the_default_card_shows_formula_ranges_scores_and_figure_and_its_program
     assert len(programs(text)) == 3
     require_equal_predictions(release, tmp_path / "copy", 1e-6)  # float32
     assert "y = 0.29643675044157475 + 0.7054117263861874 · x" in text
-    assert "| `x` | 0.001 to 0.999 | 0.705412 |" in text
+    assert "| `x` | 0.001 to 0.999 |" in text
     assert "| 200 test | this model | 0.0496839 | 0.0390159 | 0.185881 | 0.940089 |" in text
     assert "| 200 test | least squares | 0.0496839 |" in text
     assert "| 700 train | this model | 0.0484079 |" in text
@@ -88,10 +88,9 @@ def test_the_programs_of_a_network_with_categories_predict_the_same_numbers(
     names = {"prepare.source": "cars.csv", "prepare.target": "t", "prepare.dtype": "float64"}
     text = released(names | {"train.hidden": [8, 4], "train.epochs": 3})
     require_equal_predictions(RELEASE, tmp_path / "copy", 1e-12)  # float64
-    assert "from 2 columns. It is a network of 8-4 hidden units, trained on " in text
-    one = "one of `Europe`, `Japan`, `USA`; each category is an input of 0 or 1, such as"
-    assert f"| `origin` | {one} `origin=Europe` |" in text
-    assert "slope" not in text
+    assert "from 4 inputs. It is a network of 8-4 hidden units, trained on " in text
+    assert "| `origin=Europe` | 0 to 1 |" in text
+    assert "An input `column=category` is 1 if the column has this category" in text
 
 
 def test_a_calibration_has_the_scores_of_its_training_rows(released, tmp_path):
@@ -117,20 +116,14 @@ def with_names(names, target):
         "inputs": [column | {"name": name} for name in names],
         "target": column | {"name": target},
         "categories": {},
-        "architecture": {"hidden": [], "widths": [len(names), 1]},
+        "architecture": {"hidden": []},
         "trained_on": "cuda",
         "versions": {"torch": "2.13.0"},
         "parameters": {},
         "scores": {"train": scores, "least_squares": {"train": scores}, "learned": learned},
         "data": {},
         "files": {},
-        "proof": {
-            "split": "train",
-            "rows": 9,
-            "programs": ["numpy"],
-            "batches": [],
-            "difference_at_most": 1e-6,
-        },
+        "proof": {"split": "train", "rows": 9, "difference_at_most": 1e-6},
     }
     return card(Manifest.model_validate(content))
 
@@ -147,7 +140,6 @@ def test_no_name_breaks_the_card_or_gets_into_a_program():
         assert line.isprintable()
     assert "| `größe 温度` |" in text
     assert "| `b\\u{7c}c` |" in text
-    assert "| `\\u{20}o\\u{20}` |" in text
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -156,14 +148,6 @@ def test_no_name_breaks_the_formula(name):
     formula = re.search(r"```text\n(.*)\n```", text)[1]
     assert formula.startswith(name[0] if name[0].isalpha() else formula[0])
     assert " = 1.0 + 2.0 · " in formula
-
-
-def test_thousands_of_columns_leave_the_card_readable():
-    text = with_names([f"n{i}" for i in range(5000)], "t")
-    assert len(text.splitlines()) < 200
-    assert "t = 1.0 + the sum of each input times its slope" in text
-    assert f"And {5000 - MAX_SHOWN} more columns: see `model.json`." in text
-    assert len(with_names(["x" * 10_000], "t")) < 10_000
 
 
 def test_a_missing_score_is_a_dash():

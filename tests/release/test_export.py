@@ -5,9 +5,7 @@ import onnx
 import pytest
 import torch
 
-from stages.base.errors import UserError
 from stages.model.model import Model
-from stages.release import export as exporting
 from stages.release.export import OPSET, export
 from stages.release.proof import start_session
 
@@ -71,13 +69,3 @@ def test_the_bytes_are_the_same_each_time_and_tell_nothing_of_this_machine(model
     assert exported(model) == content
     for text in (b"/", b".py", b"File", b"pkg.torch", b"forward", b"+cpu"):
         assert text not in content
-
-
-def test_weights_too_large_for_an_onnx_file_are_refused(model, monkeypatch):
-    monkeypatch.setattr(exporting, "MAX_BYTES", 100)
-    with pytest.raises(UserError) as error:
-        exported(model)
-    assert str(error.value) == (
-        "save: the weights take 216 bytes, but an ONNX file holds at most 2 GiB. Set `save.onnx` to"
-        " false, or lower `train.hidden`."
-    )
