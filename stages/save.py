@@ -28,8 +28,7 @@ from stages.base.process import run
 from stages.model.signature import Signature, read_signature
 from stages.release.card import card
 from stages.release.manifest import MANIFEST, MODEL, ONNX, Column, Manifest, describe_file
-from stages.release.proof import TOLERANCE, prove
-from stages.release.reference import read_weights
+from stages.release.proof import prove, tolerance
 from stages.rows.predictions import Predictions, scored_split
 from stages.rows.split import SPLITS, Split, Statistics, read_statistics
 
@@ -49,7 +48,7 @@ def main() -> None:
         if params.save.onnx:
             from stages.release.export import export  # noqa: PLC0415 (not for every release)
 
-            (folder / ONNX).write_bytes(export(read_weights(folder / MODEL), signature))
+            (folder / ONNX).write_bytes(export(folder / MODEL))
         manifest = build_manifest(folder, signature, statistics, params.model_dump(), evaluation)
         write_json(folder / MANIFEST, manifest.model_dump())
         (folder / "README.md").write_text(card(manifest), encoding="utf-8")
@@ -96,7 +95,8 @@ def build_manifest(
         Column(name=name, type=dtype, minimum=low[name], maximum=high[name], mean=mean[name])
         for name in [*signature.features, signature.target]
     ]
-    widths = [len(inputs), *signature.hidden, 1]
+    is_dense = signature.hidden is not None
+    widths = [len(inputs), *(signature.hidden or []), 1] if is_dense else None
     data = [STATISTICS, *(PREPARED / f"{name}.parquet" for name in SPLITS)]
     model_files = [path for path in (folder / MODEL, folder / ONNX) if path.exists()]
     split = scored_split(statistics)
@@ -104,18 +104,19 @@ def build_manifest(
         inputs=inputs,
         target=target,
         categories=signature.categories,
-        architecture={"activation": "relu", "hidden": signature.hidden, "widths": widths},
+        architecture={"network": signature.network, "widths": widths},
+        not_portable=signature.not_portable,
         trained_on=signature.trained_on,
         versions=signature.versions,
-        parameters=parameters,
+        parameters=parameters | {"train": signature.train.model_dump()},
         scores=scores,
         data={path.name: sha256(path) for path in data},
         files={path.name: describe_file(path) for path in model_files},
         proof={
             "split": split,
             "rows": statistics.rows[split],
-            "programs": ["numpy", *(path.name for path in model_files[1:])],
-            "difference_at_most": TOLERANCE[dtype],
+            "programs": ["numpy" if is_dense else "pytorch", *(p.name for p in model_files[1:])],
+            "difference_at_most": tolerance(signature),
         },
     )
 

@@ -6,12 +6,10 @@ params.yaml and data/prepared/, and writes models/trained/.
 
 import copy
 import math
-from collections.abc import Callable
 from itertools import islice
 
 import torch
-from torch import Tensor, nn, optim
-from torch.nn import functional
+from torch import Tensor
 
 from stages.base.errors import UserError
 from stages.base.files import (
@@ -29,19 +27,15 @@ from stages.base.process import run
 from stages.base.progress import Progress
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model
+from stages.network import LOSSES, build_optimizer, set_learning_rate
 from stages.rows.split import Split, Statistics, read_statistics
 from stages.training.batches import ScaledRows, batches, block_size, load_rows
 from stages.training.checkpoint import Checkpoint, History, State
 from stages.training.gradient import mean_loss
-from stages.training.lbfgs import LBFGS
+from stages.training.probe import probe
 from stages.training.ranks import Ranks, join_ranks, start_ranks
 
 HISTORY_COLUMNS, MAX_HISTORY_ROWS = ["epoch", "train_loss", "validation_loss"], 1000
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "mse": functional.mse_loss,
-    "mae": functional.l1_loss,
-    "huber": functional.huber_loss,
-}
 
 
 def main() -> None:
@@ -50,7 +44,9 @@ def main() -> None:
     training, validation = Split(PREPARED / "train.parquet"), Split(PREPARED / "validation.parquet")
     set_numerics(params.train.numerics)
     device = choose_device(params.device, getattr(torch, training.dtype))
-    model = build_model(params.train, training, read_statistics(training)).to(device)
+    model = build_model(params.train, training, read_statistics(training))
+    not_portable = probe(model.network, LOSSES[params.train.loss], len(model.features))
+    model.to(device)
     with join_ranks() as ranks:
         data = [training.path, validation.path, STATISTICS]
         checkpoint = Checkpoint(params.train, device, data, ranks)
@@ -61,7 +57,7 @@ def main() -> None:
         if ranks.rank > 0:
             return
         with output_folder(TRAINED) as folder:
-            write_aside(folder / WEIGHTS.name, model.to_bytes(device))
+            write_aside(folder / WEIGHTS.name, model.to_bytes(device, not_portable))
             write_csv(folder / HISTORY.name, HISTORY_COLUMNS, thin(history))
         checkpoint.delete()
     print(
@@ -94,7 +90,7 @@ def train(
     parameters = [*network.parameters()]
     loss_function = LOSSES[params.loss]
     optimizer = build_optimizer(params, parameters)
-    size = block_size(len(model.features), params.hidden)
+    size = block_size(network, len(model.features))
     device = model.input_mean.device
     state = State(network, optimizer)
     checkpoint.restore(state)  # continue from the checkpoint, if there is one
@@ -118,6 +114,7 @@ def train(
                 break
             losses = last_losses(state.history)
             progress.label = f"train: epoch {epoch + 1} of {params.epochs}{losses}"
+            set_learning_rate(optimizer, params, epoch)
             network.train()
             steps = batches(training, params.batch_size, params.seed, epoch)
             for batch in islice(steps, state.step, None):  # without those before the checkpoint
@@ -154,22 +151,10 @@ def build_model(params: TrainParams, training: Split, statistics: Statistics) ->
     """Return a model with initial weights; with ``standardize``, it scales by the training rows."""
     torch.manual_seed(params.seed)
     dtype = getattr(torch, training.dtype)
-    model = Model(training.features, training.target, params.hidden, dtype, statistics.categories)
+    model = Model(training.features, training.target, params, dtype, statistics.categories)
     if params.standardize:
         model.standardize_by(statistics)
     return model
-
-
-def build_optimizer(params: TrainParams, parameters: list[nn.Parameter]) -> optim.Optimizer:
-    """Return the optimizer that ``params.optimizer`` names."""
-    match params.optimizer:
-        case "sgd":
-            return optim.SGD(parameters, lr=params.lr)
-        case "adam":
-            # fused, because the other way takes square roots with MKL, whose bits depend on the CPU
-            return optim.Adam(parameters, lr=params.lr, fused=True)
-        case "lbfgs":
-            return LBFGS(parameters, lr=params.lr)
 
 
 def last_losses(history: History) -> str:

@@ -81,6 +81,9 @@ class TrainParams(StrictModel):
     loss: Literal["mse", "mae", "huber"]
     optimizer: Literal["sgd", "adam", "lbfgs"]
     lr: Annotated[float, Field(gt=0, le=1e6)]
+    momentum: Fraction
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)]
+    schedule: Literal["constant", "cosine"]
     epochs: Count
     batch_size: Count | None
     patience: Count | None
@@ -146,6 +149,10 @@ def _conflicts(params: Params) -> Iterator[str]:
         yield f"`prepare.features` must not name the target, `{prepare.target}`. Remove it there."
     if prepare.source != "line" and prepare.delimiter == prepare.decimal:
         yield f'`prepare.delimiter` and `prepare.decimal` must differ. Got "{prepare.decimal}".'
+    if train.optimizer != "sgd" and train.momentum:
+        yield f"`train.momentum` must be 0 unless the optimizer is sgd. Got {train.momentum}."
+    if train.optimizer == "lbfgs" and train.weight_decay:
+        yield f"`train.weight_decay` must be 0 for the optimizer lbfgs. Got {train.weight_decay}."
     if train.optimizer == "lbfgs" and train.batch_size:
         yield f"`train.batch_size` must be null for the optimizer lbfgs. Got {train.batch_size}."
     if train.patience and prepare.validation == 0:

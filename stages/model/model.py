@@ -5,12 +5,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from stages.base.errors import UserError
+from stages.base.params import TrainParams
 from stages.model.signature import Signature, open_weights
+from stages.network import build_network
 from stages.rows.categories import Categories
 from stages.rows.split import Statistics
 
@@ -19,29 +22,29 @@ MAX_FORMULA_FEATURES = 3
 
 
 class Model(nn.Module):
-    """Inputs in original units → z-scores → linear layers with ReLU between → original units.
+    """Inputs in original units → z-scores → the network → original units.
 
-    ``hidden`` are the widths of the hidden layers; without them, the model is linear. Each category
-    of a column of categories is a feature. A new model does not scale; see `standardize_by`.
+    Each category of a column of categories is a feature. A new model does not scale; see
+    `standardize_by`.
     """
 
     def __init__(
         self,
         features: Sequence[str],
         target: str,
-        hidden: Sequence[int],
+        params: TrainParams,
         dtype: torch.dtype,
         categories: Categories | None = None,
     ) -> None:
         super().__init__()
         self.categories = dict(categories or {})
-        self.features, self.target, self.hidden, self.dtype = [*features], target, [*hidden], dtype
-        layers: list[nn.Module] = []
-        num_inputs = len(features)
-        for width in hidden:
-            layers += [nn.Linear(num_inputs, width, dtype=dtype), ReLU()]
-            num_inputs = width
-        self.network = nn.Sequential(*layers, nn.Linear(num_inputs, 1, dtype=dtype))
+        self.features, self.target, self.params, self.dtype = [*features], target, params, dtype
+        previous_dtype = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            self.network = build_network(len(features), params)
+        finally:
+            torch.set_default_dtype(previous_dtype)
         self.input_mean = nn.Buffer(torch.zeros(len(features), dtype=dtype))
         self.input_scale = nn.Buffer(torch.ones(len(features), dtype=dtype))
         self.target_mean = nn.Buffer(torch.zeros(1, dtype=dtype))
@@ -83,8 +86,8 @@ class Model(nn.Module):
         return torch.cat(means), torch.cat(scales)
 
     def line(self) -> list[float]:
-        """Return intercept and slopes in original units; an empty list with hidden layers."""
-        if self.hidden:
+        """Return intercept and slopes in original units; an empty list if it is not a line."""
+        if dense_widths(self.network) != []:
             return []
         weight, bias = (parameter.detach().cpu().double() for parameter in self.parameters())
         mean, scale, target_mean, target_scale = (b.cpu().double() for b in self.buffers())
@@ -93,56 +96,90 @@ class Model(nn.Module):
         return torch.cat([intercept, slopes]).tolist()
 
     def describe(self) -> str:
-        """Return the learned formula, or the size of the network, as text."""
-        if self.hidden:
-            widths = "-".join(map(str, self.hidden))
-            features = f"{len(self.features)} feature{'s' * (len(self.features) != 1)}"
-            return f"a network of {widths} hidden units from {features} to {self.target}"
-        return formula(self.features, self.target, self.line())
+        """Return the learned formula, or the network in words."""
+        if self.line():
+            return formula(self.features, self.target, self.line())
+        features = f"{len(self.features)} feature{'s' * (len(self.features) != 1)}"
+        return f"{describe_network(self.network)} from {features} to {self.target}"
 
-    def signature(self, trained_on: str, versions: dict[str, str]) -> Signature:
-        """Return what rebuilds this model, and what trained it."""
-        return Signature(
+    @torch.inference_mode()
+    def probe(self) -> list[float]:
+        """Return what the network predicts for two rows of z-scores."""
+        row = torch.linspace(-1, 1, len(self.features), dtype=self.dtype)
+        rows = torch.stack([row, -row]).to(self.input_mean.device)
+        return self.network(rows)[:, 0].tolist()
+
+    def to_bytes(self, device: torch.device, not_portable: list[str]) -> bytes:
+        """Return a safetensors file: the state dict, and the signature that rebuilds the model."""
+        self.eval()
+        signature = Signature(
             features=self.features,
             target=self.target,
             categories={column: [*names] for column, names in self.categories.items()},
-            hidden=self.hidden,
+            network=describe_network(self.network),
+            hidden=dense_widths(self.network),
+            probe=self.probe(),
             dtype="float32" if self.dtype == torch.float32 else "float64",
-            trained_on=trained_on,
-            versions=versions,
+            train=self.params,
+            not_portable=not_portable,
+            trained_on=device.type,
+            versions={name: version(name).partition("+")[0] for name in RECORDED_VERSIONS},
         )
-
-    def to_bytes(self, device: torch.device) -> bytes:
-        """Return a safetensors file: the state dict, and the signature that rebuilds the model."""
-        versions = {name: version(name).partition("+")[0] for name in RECORDED_VERSIONS}
-        metadata = self.signature(device.type, versions).to_metadata()
-        return save({name: tensor.cpu() for name, tensor in self.state_dict().items()}, metadata)
+        tensors = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
+        return save(tensors, signature.to_metadata())
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Rebuild the model from its file alone; this needs no more memory than the file has bytes.
+        """Rebuild the model from its file, to predict with it.
 
         Raises:
-            UserError: If the file is missing, or `to_bytes` did not write it.
+            UserError: If the file is missing, `to_bytes` did not write it, or stages/network.py
+                builds another network.
         """
         with open_weights(path, "pt") as (signature, file):
-            names = signature.features, signature.target, signature.hidden
             with torch.device("meta"):  # it draws no initial weights
-                model = cls(*names, getattr(torch, signature.dtype), signature.categories)
+                model = cls(
+                    signature.features,
+                    signature.target,
+                    signature.train,
+                    getattr(torch, signature.dtype),
+                    signature.categories,
+                )
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            model.load_state_dict(state, assign=True)
+            try:
+                model.load_state_dict(state, assign=True)
+                model.eval()
+                is_same = np.allclose(model.probe(), signature.probe, rtol=1e-3, atol=1e-5)
+            except RuntimeError:  # other names or shapes
+                is_same = False
+        if not is_same:
+            raise UserError(
+                f"{path} holds another network ({signature.network}) than stages/network.py builds."
+                " Restore that file, or train again."
+            )
         return model
 
 
-class ReLU(nn.ReLU):
-    """``nn.ReLU`` without the slow gradient of portable kernels (a branch for every number)."""
+def dense_widths(network: nn.Module) -> list[int] | None:
+    """Return the widths of the hidden layers; None if it is not linear layers with ReLU between."""
+    layers = [*network] if type(network) is nn.Sequential else []
+    linear = [layer for layer in layers[::2] if isinstance(layer, nn.Linear)]
+    is_dense = (
+        len(layers) == 2 * len(linear) - 1
+        and all(isinstance(layer, nn.ReLU) for layer in layers[1::2])
+        and all(layer.bias is not None for layer in linear)
+    )
+    return [layer.out_features for layer in linear[:-1]] if is_dense else None
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the inputs with 0 in place of negative numbers, in the same shape."""
-        is_portable = torch.backends.cpu.get_cpu_capability() == "DEFAULT"
-        if is_portable and inputs.requires_grad:
-            return inputs * torch.gt(inputs.detach(), 0, out=torch.empty_like(inputs))  # 0 or 1
-        return super().forward(inputs)
+
+def describe_network(network: nn.Module) -> str:
+    """Say in words what a network is."""
+    widths = dense_widths(network)
+    if widths is None:
+        size = sum(parameter.numel() for parameter in network.parameters())
+        return f"{type(network).__name__}, a network of {size:,} parameters,"
+    hidden = "-".join(map(str, widths))
+    return f"a network of {hidden} hidden units" if widths else "a linear model"
 
 
 def formula(features: Sequence[str], target: str, coefficients: Sequence[float]) -> str:

@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from stages.base.errors import UserError, cut
+from stages.base.params import TrainParams
 from stages.base.strict_model import StrictModel
 
 METADATA = "model"  # the only metadata key: safetensors writes two in random order
@@ -21,8 +22,12 @@ class Signature(StrictModel):
     features: list[str]  # in the order of the inputs
     target: str
     categories: dict[str, list[str]]
-    hidden: list[Annotated[int, Field(ge=1, le=2**16)]]
+    network: str  # in words, such as its class and its size
+    hidden: list[int] | None  # widths of the hidden layers; None if it is not dense with ReLU
+    probe: list[float]  # what it predicts for two rows, in z-scores: another network differs
     dtype: Literal["float32", "float64"]
+    train: TrainParams
+    not_portable: list[str]  # operations whose bits may depend on the kind of CPU
     trained_on: str  # the type of the device, such as cpu
     versions: dict[str, str]
 

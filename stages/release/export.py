@@ -1,28 +1,67 @@
 """The model as one ONNX graph, written operation by operation: the same bytes every time."""
 
+import io
 import json
-from collections.abc import Mapping
+import warnings
+from pathlib import Path
 from typing import Any
 
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.model.signature import Signature
+from stages.model.signature import Signature, read_signature
+from stages.release.reference import read_weights
 
 OPSET = 20
 IR_VERSION = 10  # what ONNX Runtime 1.17 and newer read
 
 
-def export(weights: Mapping[str, NDArray[Any]], signature: Signature) -> bytes:
+def export(path: Path) -> bytes:
     """Write `inputs` (rows, features) → `predictions` (rows, 1), both in the table's own units.
 
     Args:
-        weights: All tensors of the file of weights, by name.
-        signature: What that file says of the network.
+        path: The file of weights. A network of one's own is exported by PyTorch.
     """
+    signature = read_signature(path)
+    proto = _traced(path) if signature.hidden is None else _written(path, signature)
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in sorted(signature.model_dump().items())
+    }
+    helper.set_model_props(proto, texts)
+    onnx.checker.check_model(proto)
+    return proto.SerializeToString(deterministic=True)
+
+
+def _traced(path: Path) -> onnx.ModelProto:
+    import torch  # noqa: PLC0415 (the network that this project ships needs no PyTorch here)
+
+    from stages.model.device import set_numerics  # noqa: PLC0415
+    from stages.model.model import Model  # noqa: PLC0415
+
+    set_numerics("portable")
+    model, buffer = Model.load(path), io.BytesIO()
+    example = torch.zeros(2, len(model.features), dtype=model.dtype)
+    names = ["inputs", "predictions"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the new way needs one package more
+        torch.onnx.export(
+            model,
+            (example,),
+            buffer,  # type: ignore[arg-type]
+            input_names=names[:1],
+            output_names=names[1:],
+            dynamic_axes={name: {0: "rows"} for name in names},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return onnx.load_model_from_string(buffer.getvalue())
+
+
+def _written(path: Path, signature: Signature) -> onnx.ModelProto:
+    weights, hidden = read_weights(path), signature.hidden or []
     operations: list[tuple[str, list[str]]] = [("Sub", ["input_mean"]), ("Div", ["input_scale"])]
-    for layer in range(0, 2 * len(signature.hidden) + 1, 2):  # at the odd numbers stands ReLU
+    for layer in range(0, 2 * len(hidden) + 1, 2):  # at the odd numbers stands ReLU
         operations += [("Relu", [])] * (layer > 0)
         operations += [("Gemm", [f"network.{layer}.weight", f"network.{layer}.bias"])]
     operations += [("Mul", ["target_scale"]), ("Add", ["target_mean"])]
@@ -40,14 +79,6 @@ def export(weights: Mapping[str, NDArray[Any]], signature: Signature) -> bytes:
         [helper.make_tensor_value_info("predictions", kind, ["rows", 1])],
         [numpy_helper.from_array(tensor, name) for name, tensor in sorted(weights.items())],
     )
-    proto = helper.make_model(
+    return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )
-    scale = {name: array.tolist() for name, array in weights.items() if "network" not in name}
-    texts = {
-        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in sorted({**signature.model_dump(), "scale": scale}.items())
-    }
-    helper.set_model_props(proto, texts)
-    onnx.checker.check_model(proto)
-    return proto.SerializeToString(deterministic=True)

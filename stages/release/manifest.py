@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from stages.base.files import sha256
 from stages.base.strict_model import StrictModel
-from stages.model.signature import Signature
 from stages.rows.categories import inputs_of
 
 MANIFEST = "model.json"
@@ -29,7 +28,8 @@ class Manifest(StrictModel):
     inputs: list[Column]
     target: Column
     categories: dict[str, list[str]]
-    architecture: dict[str, Any]  # activation; hidden; widths: of inputs, hidden layers and output
+    architecture: dict[str, Any]  # network, in words; widths of inputs, hidden layers and output
+    not_portable: list[str]  # operations whose bits may depend on the kind of CPU
     trained_on: str  # the kind of device
     versions: dict[str, str]
     parameters: dict[str, Any]
@@ -43,13 +43,6 @@ class Manifest(StrictModel):
         highest = {item.name: item.maximum for item in self.inputs}
         pairs = zip(self.categories[column], inputs_of(column, self.categories), strict=True)
         return [category for category, name in pairs if highest[name] > 0]
-
-    def signature(self) -> Signature:
-        """Return the signature that model.safetensors must hold, too."""
-        shared = self.model_dump(include={"categories", "trained_on", "versions"})
-        shared["hidden"] = self.architecture.get("hidden")
-        names = [column.name for column in self.inputs]
-        return Signature(features=names, target=self.target.name, dtype=self.target.type, **shared)
 
 
 def describe_file(path: Path) -> dict[str, str | int]:

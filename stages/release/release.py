@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from stages.base.errors import UserError, cut
 from stages.model.model import Model
-from stages.model.signature import read_signature
 from stages.release.manifest import MANIFEST, MODEL, ONNX, Manifest, describe_file
 
 
@@ -31,7 +30,6 @@ def open_release(folder: Path) -> Release:
         raise UserError(f"{path} does not exist. Give the folder of a release.")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
-        signature = manifest.signature()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise _changed(path, cut(" ".join([*map(repr, first["loc"]), first["msg"]]))) from None
@@ -40,14 +38,16 @@ def open_release(folder: Path) -> Release:
         if (describe_file(model_path) if model_path.is_file() else None) != listed:
             why = f"its size or SHA-256 is not the one in {MANIFEST}"
             raise _changed(model_path, why if model_path.is_file() else "it is missing")
-    if read_signature(folder / MODEL) != signature:
+    model = Model.load(folder / MODEL)
+    names = [column.name for column in (*manifest.inputs, manifest.target)]
+    if names != [*model.features, model.target] or manifest.categories != model.categories:
         raise _changed(path, f"it does not describe {MODEL}")
     if ONNX in manifest.files:
         import onnx  # noqa: PLC0415 (slow to import, and many releases have no ONNX)
 
         if _has_external_data(onnx.load(folder / ONNX, load_external_data=False)):
             raise _changed(folder / ONNX, "it reads weights from other files")
-    return Release(manifest, Model.load(folder / MODEL))
+    return Release(manifest, model)
 
 
 def _has_external_data(message: Any) -> bool:

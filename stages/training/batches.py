@@ -1,5 +1,6 @@
 """The rows of each step. They are scaled once; the operating system keeps what fits in memory."""
 
+import copy
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.base.progress import Progress
 from stages.base.threads import in_order
@@ -111,14 +112,21 @@ def joined(windows: Sequence[ScaledRows]) -> ScaledRows:
     )
 
 
-def block_size(num_features: int, hidden: Sequence[int]) -> int:
-    """Return the rows of a block in training; they depend on features and hidden units only.
+def block_size(network: nn.Module, num_features: int) -> int:
+    """Return the rows of a block in training; they depend on features and network only.
 
-    The values of a hidden layer for one block fit into the second-level cache of a CPU, if this
+    The values of the widest layer for one block fit into the second-level cache of a CPU, if this
     allows at least 4,096 rows. With fewer rows, adding the gradients takes longer than computing
     them. A block of the file consists of whole blocks in training.
     """
-    layer_rows = 1 << (MAX_LAYER_VALUES // max([1, *hidden])).bit_length() - 1
+    widths = [1]
+    on_meta = copy.deepcopy(network).to("meta")  # computes shapes alone
+    for module in on_meta.modules():
+        module.register_forward_hook(
+            lambda _module, _inputs, output: widths.append(output[0].numel())
+        )
+    on_meta(torch.empty(2, num_features, device="meta", dtype=next(network.parameters()).dtype))
+    layer_rows = 1 << (MAX_LAYER_VALUES // max(widths)).bit_length() - 1
     return min(block_rows(num_features + 1), max(layer_rows, MIN_LAYER_ROWS))
 
 

@@ -20,9 +20,9 @@ from torch import nn, optim
 from stages import prepare, train
 from stages.base.files import TRAINED
 from stages.base.params import load_params
+from stages.base.portable import LBFGS
 from stages.training import checkpoint as module
 from stages.training.checkpoint import Checkpoint, State
-from stages.training.lbfgs import LBFGS
 from stages.training.ranks import Ranks
 from tests.conftest import ROOT, command, contents
 

@@ -98,7 +98,7 @@ def free_port():
     [
         ("params.yaml", "lr: 0.1", "lr: 0.2", "`train` section in params.yaml"),
         (
-            "stages/training/lbfgs.py",
+            "stages.base.portable.py",
             "import",
             "import  ",
             "code in stages/",

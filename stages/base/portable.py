@@ -1,12 +1,23 @@
-"""PyTorch's L-BFGS, with bits that do not depend on the CPU."""
+"""Layers and optimizers of PyTorch, with bits that do not depend on the CPU."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 from torch.overrides import TorchFunctionMode
+
+
+class ReLU(nn.ReLU):
+    """``nn.ReLU`` without the slow gradient of portable kernels (a branch for every number)."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the inputs with 0 in place of negative numbers, in the same shape."""
+        is_portable = torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+        if is_portable and inputs.requires_grad:
+            return inputs * torch.gt(inputs.detach(), 0, out=torch.empty_like(inputs))  # 0 or 1
+        return super().forward(inputs)
 
 
 class LBFGS(optim.LBFGS):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.training.lbfgs import LBFGS
+from stages.base.portable import LBFGS
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
