@@ -210,6 +210,7 @@ def test_a_category_that_occurs_only_in_test_rows_is_refused(change, raw, refuse
         f'{path}, line 3, column `c`: not in the training rows: "D". Leave the row out, or train'
         " with such rows; the categories are `A`, `B`."
     )
+    assert "| `c=D` | 0 to 0 |" in (RELEASE / "README.md").read_text()
 
 
 def test_numbers_that_the_model_cannot_hold_are_refused(line, refused, tmp_path):
