@@ -3,7 +3,7 @@
 Reads params.yaml and data/raw/; writes data/prepared/.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -18,35 +18,40 @@ from stages.base.outputs import output_folder
 from stages.base.params import PrepareParams, load_params
 from stages.base.process import run
 from stages.base.progress import Progress
-from stages.rows.categories import encode, inputs_of
+from stages.rows.categories import Categories, encode, inputs_of
 from stages.rows.ordered_sum import column_sums, ordered_mean, ordered_sum
 from stages.rows.split import SPLITS, Split, SplitWriter, Statistics, split_labels
-from stages.tables.cells import CellFormat, CheckedCells, choose_columns, require_names
+from stages.tables.columns import TableColumn, choose_columns, read_columns, require_names
 from stages.tables.line import Line
-from stages.tables.table import Table, listed, require_delimiter
-
-MAX_RANDOM_ROWS = 10**9 - 1  # the limit of numpy's multivariate_hypergeometric
+from stages.tables.table import Table, listed
 
 
 def main() -> None:
     params = load_params().prepare
     table = open_table(params)
-    columns = choose_columns(str(table.path), table.names, params.features, params.target)
-    cells = CheckedCells(table, columns, cell_format(params))
+    columns = choose_columns(table, params)
+    names = [column.name for column in columns]
     with output_folder(PREPARED) as folder, TemporaryFile(dir=folder) as spool:
-        num_rows, dropped = spool_rows(cells, params, spool)
-        require_names(str(table.path), cells.columns, cells.categories())
+        num_rows, num_dropped = spool_rows(read_columns(table, columns, params), spool)
+        missing = counted({column.name: column.missing.num_cells for column in columns})
+        if num_dropped and not num_rows:
+            raise UserError(
+                f"prepare: each of the {num_dropped} rows has a missing cell ({missing}). Choose"
+                " other `prepare.features`, or correct the file."
+            )
+        categories = {column.name: found for column in columns if (found := column.categories())}
+        require_names(str(table.path), names, categories)
         sizes = split_sizes(num_rows, params)
-        write_splits(spool, cells, sizes, params, folder)
+        write_splits(spool, columns, categories, sizes, params, folder)
         training = Split(folder / "train.parquet")
-        described = statistics(training, sizes, cells.categories())
+        described = statistics(training, sizes, categories)
         write_json(folder / "statistics.json", described.model_dump())
     split_listing = ", ".join(f"{size} {name}" for name, size in zip(SPLITS, sizes, strict=True))
-    unused = sorted({*table.names} - {*cells.columns}, key=table.names.index)
+    dropped = f", {num_dropped} with missing cells dropped ({missing})" if num_dropped else ""
+    unused = [name for name in table.names if name not in {*names}]
     notes = f"; ignored: {listed(unused)}" if unused else ""
-    if described.categories:
-        counts = {name: len(categories) for name, categories in described.categories.items()}
-        notes += f"; categories: {counted(counts)}"
+    if categories:
+        notes += f"; categories: {counted({name: len(categories[name]) for name in categories})}"
     print(f"prepare: {num_rows} rows from {params.source}{dropped}: {split_listing}{notes}")
 
 
@@ -54,49 +59,20 @@ def open_table(params: PrepareParams) -> Table | Line:
     """Open the table, or the line, that `prepare.source` names."""
     if params.source == "line":
         return Line(params.rows, params.m, params.b, params.noise, params.seed)
-    table = Table(RAW / params.source.removeprefix(f"{RAW}/"), params.delimiter)
-    require_delimiter(table, {params.target})
-    return table
+    return Table(RAW / params.source.removeprefix(f"{RAW}/"), params.delimiter)
 
 
-def cell_format(params: PrepareParams) -> CellFormat:
-    """The parameters that say how to read the cells of a table."""
-    return CellFormat(
-        decimal=params.decimal,
-        missing_values=params.missing_values,
-        is_missing_allowed=params.missing == "drop",
-        dtype=params.dtype,
-    )
-
-
-def spool_rows(cells: CheckedCells, params: PrepareParams, spool: IO[bytes]) -> tuple[int, str]:
-    """Write the rows without missing cells to ``spool``, in ``params.dtype``.
-
-    Returns:
-        The number of these rows; and a text that counts the dropped rows and their missing cells.
-    """
+def spool_rows(batches: Iterable[NDArray[np.floating]], spool: IO[bytes]) -> tuple[int, int]:
+    """Write the rows without missing cells; return their number, and that of the other rows."""
     num_rows = num_dropped = 0
-    num_missing = np.zeros(len(cells.columns), int)
-    for batch in cells.batches():
-        is_missing = ~np.isfinite(batch)
-        kept = batch
-        if is_missing.any():
-            kept = batch[~is_missing.any(axis=1)]
-            num_missing += is_missing.sum(axis=0)
-        rows = np.ascontiguousarray(kept, params.dtype)
-        spool.write(rows.data)
+    for batch in batches:
+        is_whole = np.isfinite(batch).all(axis=1)
+        rows = batch if is_whole.all() else batch[is_whole]
+        spool.write(np.ascontiguousarray(rows).data)
         num_rows += len(rows)
         num_dropped += len(batch) - len(rows)
     spool.seek(0)
-    if not num_dropped:
-        return num_rows, ""
-    listing = counted(dict(zip(cells.columns, num_missing.tolist(), strict=True)))
-    if not num_rows:
-        raise UserError(
-            f"prepare: each of the {num_dropped} rows has a missing cell ({listing}). Choose other"
-            " `prepare.features`, or correct the file."
-        )
-    return num_rows, f", {num_dropped} with missing cells dropped ({listing})"
+    return num_rows, num_dropped
 
 
 def counted(counts: Mapping[str, int]) -> str:
@@ -109,43 +85,38 @@ def split_sizes(num_rows: int, params: PrepareParams) -> tuple[int, ...]:
     """The numbers of training, validation and test rows, each rounded to the nearest row."""
     num_validation, num_test = round(num_rows * params.validation), round(num_rows * params.test)
     sizes = num_rows - num_validation - num_test, num_validation, num_test
-    fractions = 1.0, params.validation, params.test
-    empty = [
-        name
-        for name, size, fraction in zip(SPLITS, sizes, fractions, strict=True)
-        if fraction and size < 1
-    ]
+    fractions = zip(SPLITS, sizes, (1.0, params.validation, params.test), strict=True)
+    empty = [name for name, size, fraction in fractions if fraction and size < 1]
     if empty:
         raise UserError(
             f"prepare: {num_rows} rows are too few: no row is left for {', '.join(empty)}."
             " Add rows, or change `prepare.validation` and `prepare.test`."
         )
-    if params.split == "random" and num_rows > MAX_RANDOM_ROWS:
-        raise UserError(
-            f"prepare: {num_rows} rows are too many for a random split, which takes at most"
-            f" {MAX_RANDOM_ROWS}. Set `prepare.split` to ordered."
-        )
+    if params.split == "random" and num_rows >= 10**9:  # numpy's limit
+        problem = f"{num_rows} rows are too many for a random split"
+        raise UserError(f"prepare: {problem}. Set `prepare.split` to ordered.")
     return sizes
 
 
 def write_splits(
     spool: IO[bytes],
-    cells: CheckedCells,
+    columns: Sequence[TableColumn],
+    categories: Categories,
     sizes: tuple[int, ...],
     params: PrepareParams,
     folder: Path,
 ) -> None:
     """Write the rows in ``spool`` to one Parquet file per split."""
-    categories = cells.categories()
-    inputs = [*chain(*(inputs_of(column, categories) for column in cells.columns))]
+    names, dtype = [column.name for column in columns], np.dtype(params.dtype)
+    inputs = [*chain(*(inputs_of(name, categories) for name in names))]
     writers = [SplitWriter(folder / f"{name}.parquet", inputs, params.dtype) for name in SPLITS]
-    width, dtype = len(cells.columns), np.dtype(params.dtype)
     with Progress("prepare: splitting", sum(sizes)) as progress:
         for labels in split_labels(sizes, params.split, params.seed):
-            content = bytearray(spool.read(len(labels) * width * dtype.itemsize))
-            rows = np.frombuffer(content, dtype).reshape(len(labels), width)
-            cells.recode(rows)
-            rows = encode(rows, cells.columns, categories)
+            content = bytearray(spool.read(len(labels) * len(names) * dtype.itemsize))
+            rows = np.frombuffer(content, dtype).reshape(len(labels), len(names))
+            for column, cells in zip(columns, rows.T, strict=True):
+                column.recode(cells)
+            rows = encode(rows, names, categories)
             for label, writer in enumerate(writers):
                 writer.write(rows[labels == label])
             progress.add(len(labels))
@@ -180,20 +151,18 @@ def statistics(
         raise UserError(
             f"prepare: the numbers of `{column}` are too large to square. Rescale the column."
         )
-    extremes = lowest.min(axis=0), highest.max(axis=0)
-    by_column = [  # + 0.0 turns -0.0 into 0.0: the minimum of the two depends on the CPU
-        dict(zip(columns, (values + 0.0).tolist(), strict=True))
-        for values in (mean, np.sqrt(variance), *extremes)
-    ]
-    return Statistics(
-        columns=columns,
-        categories=categories,
-        rows=dict(zip(SPLITS, sizes, strict=True)),
-        mean=by_column[0],
-        standard_deviation=by_column[1],
-        minimum=by_column[2],
-        maximum=by_column[3],
-    )
+    described = {
+        "mean": mean,
+        "standard_deviation": np.sqrt(variance),
+        "minimum": lowest.min(axis=0),
+        "maximum": highest.max(axis=0),
+    }
+    by_column = {  # + 0.0 turns -0.0 into 0.0: the minimum of the two depends on the CPU
+        name: dict(zip(columns, (values + 0.0).tolist(), strict=True))
+        for name, values in described.items()
+    }
+    rows = dict(zip(SPLITS, sizes, strict=True))
+    return Statistics(columns=columns, categories=categories, rows=rows, **by_column)
 
 
 if __name__ == "__main__":

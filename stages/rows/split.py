@@ -163,13 +163,9 @@ def read_statistics(training: Split) -> Statistics:
     except ValidationError:
         raise _damaged(STATISTICS, "it does not hold what `prepare` writes") from None
     columns = [*training.features, training.target]
-    statistics_by_column = (
-        statistics.mean,
-        statistics.standard_deviation,
-        statistics.minimum,
-        statistics.maximum,
-    )
-    is_whole = all({*columns} == {*values} for values in statistics_by_column)
+    by_column = (statistics.mean, statistics.standard_deviation)
+    ranges = (statistics.minimum, statistics.maximum)
+    is_whole = all({*columns} == {*values} for values in (*by_column, *ranges))
     if statistics.columns != columns or not is_whole or not training.num_rows:
         raise _damaged(STATISTICS, f"it does not describe the rows in {training.path}")
     return statistics

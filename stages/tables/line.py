@@ -34,13 +34,10 @@ class Line:
             generator = np.random.default_rng([self._seed, NOISE, start // LINE_BLOCK_ROWS])
             deviations = standard_normal(generator, LINE_BLOCK_ROWS)[: stop - start]
             values = {"x": x, "y": self._m * x + self._b + self._noise * deviations}
-            return Batch([arrow_column(values[name]) for name in columns], stop / self._num_rows)
+            arrays = [arrow_column(values[name]) for name in columns]
+            return Batch(arrays, stop / self._num_rows, self.path, start + 1)
 
         yield from in_order(block, range(0, self._num_rows, LINE_BLOCK_ROWS))
-
-    def locate(self, row: int) -> str:
-        """The row's number, from 1."""
-        return f"row {row + 1} of the line"
 
 
 def standard_normal(generator: np.random.Generator, num_values: int) -> NDArray[np.float64]:
