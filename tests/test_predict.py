@@ -175,7 +175,7 @@ CORRECT = 'Correct it (the decimal sign is ".", see --decimal), or leave the row
         ),
         (
             'x\n1\nn/a\ninf\n1\n"2,5"\ntrue\n',
-            f'{FAULT}: "n/a" (and 3 more cells{OTHERS}. {CORRECT}',
+            f"{FAULT}: {MORE} {CORRECT}",
         ),
         ("x\n1\n1e39\n", f'{FAULT}: "1e39". {CORRECT}'),
         ("x\n0.5\n3e38\n", f'{FAULT}: "3e38". {CORRECT}'),
