@@ -25,11 +25,10 @@ from stages.base.process import run
 from stages.base.progress import Progress
 from stages.base.threads import in_order
 from stages.model.device import set_numerics
-from stages.model.model import Model
 from stages.release.release import Release, open_release
 from stages.rows.categories import columns_of, encode
 from stages.rows.split import arrow_column
-from stages.tables.cells import BOOLEANS, Found, cell_parser, is_empty, require_no_faults
+from stages.tables.cells import BOOLEANS, Found, cell_parser, require_no_faults
 from stages.tables.table import Batch, Table, listed, require_columns
 from stages.tables.table_output import Write, table_output
 
@@ -42,16 +41,13 @@ def main() -> None:
     set_numerics("portable")
     release = open_release(arguments.release)
     with input_table(arguments.table, arguments.delimiter) as table:
-        columns = require_model_columns(table, release.model)
-        names = [*table.names, f"{release.model.target}{SUFFIX}"]
-        with table_output(arguments.output, names) as write:
-            num_rows, num_outside = predict_table(release, table, columns, arguments.decimal, write)
-    if num_outside:
-        listing = ", ".join(f"`{name}` in {count}" for name, count in num_outside.items())
-        sys.stderr.write(
-            "predict: the model extrapolates, because values are outside the ranges of the training"
-            f" rows: {listing} of {num_rows} rows.\n"
-        )
+        columns = columns_of(release.model.features, release.model.categories)
+        require_columns(str(table.path), table.names, columns, "Correct the names")
+        output = f"{release.model.target}{SUFFIX}"
+        if output in table.names:
+            raise UserError(f"{table.path}: a column is named `{output}`. Rename it.")
+        with table_output(arguments.output, [*table.names, output]) as write:
+            predict_table(release, table, columns, arguments.decimal, write)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -88,8 +84,6 @@ def input_table(source: str, delimiter: str) -> Iterator[Table]:
         return
     with TemporaryDirectory() as folder:
         path = Path(folder, "input.csv")
-        if sys.stdin is None:
-            raise UserError("The standard input is closed. Name a table instead of -.")
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         try:
@@ -98,39 +92,27 @@ def input_table(source: str, delimiter: str) -> Iterator[Table]:
             raise UserError(str(error).replace(str(path), "standard input")) from None
 
 
-def require_model_columns(table: Table, model: Model) -> list[str]:
-    """Return the columns that the model needs; the table has them, and none of the output's."""
-    columns, output = columns_of(model.features, model.categories), f"{model.target}{SUFFIX}"
-    require_columns(str(table.path), table.names, columns, "Correct the names", "--delimiter")
-    if output in table.names:
-        raise UserError(f"{table.path}: a column is named `{output}`. Rename it.")
-    return columns
-
-
 def predict_table(
     release: Release, table: Table, columns: list[str], decimal: str, write: Write
-) -> tuple[int, dict[str, int]]:
+) -> None:
     """Predict batch by batch, in all threads, and write the batches in order.
 
     The bits of a row's prediction do not depend on the other rows, or on the format of the table.
-
-    Returns:
-        The number of rows; and for each feature the number of rows outside its training range, if
-        there are any.
+    A message counts the rows outside the ranges of the training rows.
 
     Raises:
         UserError: At the end, with a sentence for each column that has faulty cells.
     """
-    model, inputs_met = release.model, release.manifest.inputs
+    model, dtype = release.model, release.manifest.target.type
     places = [table.names.index(column) for column in columns]
     numbers_of = [number_of_text(column, release) for column in columns]
     parse = cell_parser([], decimal)
-    lowest = np.array([column.minimum for column in inputs_met])
-    highest = np.array([column.maximum for column in inputs_met])
+    lowest = np.array([column.minimum for column in release.manifest.inputs])
+    highest = np.array([column.maximum for column in release.manifest.inputs])
 
     @torch.inference_mode()  # inference mode holds for its thread only
     def predicted(batch: Batch) -> tuple[Batch, pa.Array, NDArray[np.int_], NDArray[np.bool_]]:
-        numbers = np.empty((len(batch.columns[0]), len(columns)), release.manifest.target.type)
+        numbers = np.empty((len(batch.columns[0]), len(columns)), dtype)
         for index, (column, place) in enumerate(zip(columns, places, strict=True)):
             cells = parse(batch.columns[place], f"{table.path}, column `{column}`")
             if column in model.categories:  # a number is not a category
@@ -147,25 +129,26 @@ def predict_table(
         is_faulty[is_lost, np.abs(numbers[is_lost]).argmax(axis=1)] = True
         return batch, arrow_column(predictions.numpy()), is_outside.sum(axis=0), is_faulty
 
-    found = [Found() for _ in columns]
+    found = {column: Found() for column in columns}
     num_rows, num_outside = 0, np.zeros(len(model.features), int)
     with Progress("predict", 1, file=sys.stderr) as progress:
         batches = table.batches(table.names)
         for batch, predictions, outside, is_faulty in in_order(predicted, batches):
-            for faulty, place, cells in zip(found, places, is_faulty.T, strict=True):
+            for faulty, place, cells in zip(found.values(), places, is_faulty.T, strict=True):
                 faulty.add(cells, batch.columns[place], batch)
             num_rows += len(predictions)
             num_outside += outside
             progress.update(num_rows, num_rows / (batch.fraction_read or 1))
-            if not any(faulty.num_cells for faulty in found):
+            if not any(faulty.num_cells for faulty in found.values()):
                 write([*batch.columns, predictions])
-    require_no_faults(
-        fault_of(faulty, column, release, decimal)
-        for faulty, column in zip(found, columns, strict=True)
-        if faulty.num_cells
-    )
+    require_no_faults([fault_of(found[name], name, release, decimal) for name in columns])
     counts = zip(model.features, num_outside.tolist(), strict=True)
-    return num_rows, {name: count for name, count in counts if count}
+    outside_listing = ", ".join(f"`{name}` in {count}" for name, count in counts if count)
+    if outside_listing:
+        sys.stderr.write(
+            "predict: the model extrapolates, because values are outside the ranges of the training"
+            f" rows: {outside_listing} of {num_rows} rows.\n"
+        )
 
 
 def number_of_text(column: str, release: Release) -> Callable[[str], float]:
@@ -183,17 +166,15 @@ def number_of_text(column: str, release: Release) -> Callable[[str], float]:
     return lambda text: BOOLEANS.get(text.lower(), math.nan) if is_boolean else math.nan
 
 
-def fault_of(found: Found, column: str, release: Release, decimal: str) -> str:
-    """A sentence about a column's faulty cells."""
+def fault_of(faulty: Found, column: str, release: Release, decimal: str) -> str | None:
+    """A sentence about a column's faulty cells, if there are any."""
     problem = "not a finite number, or too far from the training rows"
     cure = f'Correct it (the decimal sign is "{decimal}", see --decimal), or leave the row out.'
     if column in release.model.categories:
         problem = "not in the training rows"
         met = listed(release.manifest.met_categories(column))
         cure = f"Leave the row out, or train with such rows; the categories are {met}."
-    if is_empty(found.cell):
-        cure = "Fill it in, or leave the row out."
-    return found.sentence(column, problem, cure)
+    return faulty.sentence(column, problem, cure, "Fill it in, or leave the row out.")
 
 
 if __name__ == "__main__":

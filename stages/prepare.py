@@ -17,11 +17,10 @@ from stages.base.files import PREPARED, RAW, write_json
 from stages.base.outputs import output_folder
 from stages.base.params import PrepareParams, load_params
 from stages.base.process import run
-from stages.base.progress import Progress
 from stages.rows.categories import Categories, encode, inputs_of
 from stages.rows.ordered_sum import column_sums, ordered_mean, ordered_sum
 from stages.rows.split import SPLITS, Split, SplitWriter, Statistics, split_labels
-from stages.tables.columns import TableColumn, choose_columns, read_columns, require_names
+from stages.tables.columns import TableColumn, choose_columns, read_rows, require_names
 from stages.tables.line import Line
 from stages.tables.table import Table, listed
 
@@ -32,22 +31,17 @@ def main() -> None:
     columns = choose_columns(table, params)
     names = [column.name for column in columns]
     with output_folder(PREPARED) as folder, TemporaryFile(dir=folder) as spool:
-        num_rows, num_dropped = spool_rows(read_columns(table, columns, params), spool)
+        num_rows, num_dropped = spool_rows(read_rows(table, columns, params), spool)
         missing = counted({column.name: column.missing.num_cells for column in columns})
-        if num_dropped and not num_rows:
-            raise UserError(
-                f"prepare: each of the {num_dropped} rows has a missing cell ({missing}). Choose"
-                " other `prepare.features`, or correct the file."
-            )
+        dropped = f", {num_dropped} with missing cells dropped ({missing})" if num_dropped else ""
         categories = {column.name: found for column in columns if (found := column.categories())}
         require_names(str(table.path), names, categories)
-        sizes = split_sizes(num_rows, params)
+        sizes = split_sizes(num_rows, dropped, params)
         write_splits(spool, columns, categories, sizes, params, folder)
         training = Split(folder / "train.parquet")
         described = statistics(training, sizes, categories)
         write_json(folder / "statistics.json", described.model_dump())
     split_listing = ", ".join(f"{size} {name}" for name, size in zip(SPLITS, sizes, strict=True))
-    dropped = f", {num_dropped} with missing cells dropped ({missing})" if num_dropped else ""
     unused = [name for name in table.names if name not in {*names}]
     notes = f"; ignored: {listed(unused)}" if unused else ""
     if categories:
@@ -81,7 +75,7 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(items[:10]) + (", …" if items[10:] else "")
 
 
-def split_sizes(num_rows: int, params: PrepareParams) -> tuple[int, ...]:
+def split_sizes(num_rows: int, dropped: str, params: PrepareParams) -> tuple[int, ...]:
     """The numbers of training, validation and test rows, each rounded to the nearest row."""
     num_validation, num_test = round(num_rows * params.validation), round(num_rows * params.test)
     sizes = num_rows - num_validation - num_test, num_validation, num_test
@@ -89,8 +83,8 @@ def split_sizes(num_rows: int, params: PrepareParams) -> tuple[int, ...]:
     empty = [name for name, size, fraction in fractions if fraction and size < 1]
     if empty:
         raise UserError(
-            f"prepare: {num_rows} rows are too few: no row is left for {', '.join(empty)}."
-            " Add rows, or change `prepare.validation` and `prepare.test`."
+            f"prepare: {num_rows} rows are too few{dropped}: no row is left for {', '.join(empty)}."
+            " Add rows, or change `prepare.features`, `prepare.validation` or `prepare.test`."
         )
     if params.split == "random" and num_rows >= 10**9:  # numpy's limit
         problem = f"{num_rows} rows are too many for a random split"
@@ -110,16 +104,14 @@ def write_splits(
     names, dtype = [column.name for column in columns], np.dtype(params.dtype)
     inputs = [*chain(*(inputs_of(name, categories) for name in names))]
     writers = [SplitWriter(folder / f"{name}.parquet", inputs, params.dtype) for name in SPLITS]
-    with Progress("prepare: splitting", sum(sizes)) as progress:
-        for labels in split_labels(sizes, params.split, params.seed):
-            content = bytearray(spool.read(len(labels) * len(names) * dtype.itemsize))
-            rows = np.frombuffer(content, dtype).reshape(len(labels), len(names))
-            for column, cells in zip(columns, rows.T, strict=True):
-                column.recode(cells)
-            rows = encode(rows, names, categories)
-            for label, writer in enumerate(writers):
-                writer.write(rows[labels == label])
-            progress.add(len(labels))
+    for labels in split_labels(sizes, params.split, params.seed):
+        content = bytearray(spool.read(len(labels) * len(names) * dtype.itemsize))
+        rows = np.frombuffer(content, dtype).reshape(len(labels), len(names))
+        for column, cells in zip(columns, rows.T, strict=True):
+            column.recode(cells)
+        rows = encode(rows, names, categories)
+        for label, writer in enumerate(writers):
+            writer.write(rows[labels == label])
     for writer in writers:
         writer.close()
 
@@ -128,41 +120,31 @@ def statistics(
     training: Split, sizes: tuple[int, ...], categories: dict[str, list[str]]
 ) -> Statistics:
     """Describe the training rows, block by block."""
-    columns = [*training.features, training.target]
-    blocks = range(training.num_blocks)
-    progress = Progress("prepare: statistics", 2 * training.num_rows)
+    columns, blocks = [*training.features, training.target], range(training.num_blocks)
     lowest, highest = np.empty((2, len(blocks), len(columns)))
 
     def cells(block: int) -> NDArray[np.float64]:
-        rows = training.read(block)
-        progress.add(len(rows))
-        return rows.astype(np.float64)
+        return training.read(block).astype(np.float64)
 
     def squares(block: int) -> NDArray[np.float64]:
         rows = cells(block)
         lowest[block], highest[block] = rows.min(axis=0), rows.max(axis=0)
         return column_sums((rows - mean) ** 2)
 
-    with progress:
-        mean = ordered_mean(cells, blocks, training.num_rows)
-        variance = ordered_sum(squares, blocks) / training.num_rows
+    mean = ordered_mean(cells, blocks, training.num_rows)
+    variance = ordered_sum(squares, blocks) / training.num_rows
     if not np.isfinite(variance).all():
         column = columns[np.isfinite(variance).argmin()]
         raise UserError(
             f"prepare: the numbers of `{column}` are too large to square. Rescale the column."
         )
-    described = {
-        "mean": mean,
-        "standard_deviation": np.sqrt(variance),
-        "minimum": lowest.min(axis=0),
-        "maximum": highest.max(axis=0),
-    }
-    by_column = {  # + 0.0 turns -0.0 into 0.0: the minimum of the two depends on the CPU
-        name: dict(zip(columns, (values + 0.0).tolist(), strict=True))
-        for name, values in described.items()
-    }
+    names = "mean", "standard_deviation", "minimum", "maximum"
+    values = np.stack([mean, np.sqrt(variance), lowest.min(axis=0), highest.max(axis=0)])
+    values += 0.0  # -0.0 becomes 0.0: the minimum of the two depends on the CPU
+    by_column = [dict(zip(columns, row, strict=True)) for row in values.tolist()]
+    described = dict(zip(names, by_column, strict=True))
     rows = dict(zip(SPLITS, sizes, strict=True))
-    return Statistics(columns=columns, categories=categories, rows=rows, **by_column)
+    return Statistics(columns=columns, categories=categories, rows=rows, **described)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from stages.base import threads
 from stages.base.errors import UserError
 from stages.base.files import RAW
 from stages.base.params import load_params
-from stages.tables.columns import TableColumn, choose_columns, read_columns
+from stages.tables.columns import TableColumn, choose_columns, read_rows
 from stages.tables.table import Table
 from tests.verify import ROOT, copy_files
 
@@ -94,16 +94,16 @@ def raw(workspace: Path) -> Callable[[str, str | bytes], Path]:
 def read(change: Change) -> Callable[..., tuple[list[TableColumn], NDArray[np.float64]]]:
     """Read a file of data/raw with the given parameters of `prepare`, as float64."""
 
-    def read_rows(name: str, **prepare: Any) -> tuple[list[TableColumn], NDArray[np.float64]]:
+    def read_table(name: str, **prepare: Any) -> tuple[list[TableColumn], NDArray[np.float64]]:
         values = {"dtype": "float64", **prepare}
         change({f"prepare.{key}": value for key, value in values.items()})
         params = load_params().prepare
         table = Table(RAW / name, params.delimiter)
         columns = choose_columns(table, params)
-        batches = read_columns(table, columns, params)
+        batches = read_rows(table, columns, params)
         return columns, np.concatenate([np.empty((0, len(columns))), *batches])
 
-    return read_rows
+    return read_table
 
 
 @pytest.fixture

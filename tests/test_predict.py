@@ -166,7 +166,7 @@ CORRECT = 'Correct it (the decimal sign is ".", see --decimal), or leave the row
             "a,y\n1,2\n",
             "{path}: no column `x`. Correct the names; the columns are `a`, `y`.",
         ),
-        ("x;y\n1;2\n", '{path}: one column, `x;y`. Set --delimiter to ";".'),
+        ("x;y\n1;2\n", '{path}: one column, `x;y`. Set the delimiter to ";".'),
         ("x,y_predicted\n1,2\n", "{path}: a column is named `y_predicted`. Rename it."),
         (
             "x,y\n1,2\n,3\n4,5\n , \n",

@@ -144,20 +144,21 @@ def test_the_line_is_a_table_whose_columns_can_be_chosen(change):
         (
             "x,y\n",
             {},
-            "prepare: 0 rows are too few: no row is left for train, validation, test. Add"
-            " rows, or change `prepare.validation` and `prepare.test`.",
+            "prepare: 0 rows are too few: no row is left for train, validation, test. Add rows, or"
+            " change `prepare.features`, `prepare.validation` or `prepare.test`.",
         ),
         (
             "x,y,z\n1,2,\n3,4,\n",
             {"prepare.missing": "drop"},
-            "prepare: each of the 2 rows has a missing cell (`z` 2). Choose other"
-            " `prepare.features`, or correct the file.",
+            "prepare: 0 rows are too few, 2 with missing cells dropped (`z` 2): no row is left for"
+            " train, validation, test. Add rows, or change `prepare.features`, `prepare.validation`"
+            " or `prepare.test`.",
         ),
         (
             "x,y\n1,2\n3,4\n5,6\n",
             {},
             "prepare: 3 rows are too few: no row is left for validation. Add rows, or change"
-            " `prepare.validation` and `prepare.test`.",
+            " `prepare.features`, `prepare.validation` or `prepare.test`.",
         ),
         (
             "x,y\n1,1e39\n3,4\n5,6\n",
@@ -205,7 +206,7 @@ def test_numbers_too_large_for_float32_are_not_dropped_with_missing_cells(change
 
 def test_a_random_split_of_too_many_rows_is_refused(workspace):
     with pytest.raises(UserError) as error:
-        prepare.split_sizes(10**9, load_params().prepare)
+        prepare.split_sizes(10**9, "", load_params().prepare)
     assert str(error.value) == (
         "prepare: 1000000000 rows are too many for a random split. Set `prepare.split` to ordered."
     )

@@ -39,12 +39,8 @@ def cell_parser(
 ) -> Callable[[pa.Array, str], Cells]:
     """A function that reads a column of numbers or text; a number becomes the nearest double.
 
-    Args:
-        missing_values: Texts and numbers that mean a missing cell.
-        decimal: The decimal sign of numbers that are stored as text.
-
-    Returns:
-        A function of the column and of its place, which an error names.
+    Its arguments are the column and the place that an error names. ``decimal`` is the decimal sign
+    of numbers that are stored as text.
     """
     text_markers = [value.strip(SPACES) for value in missing_values if isinstance(value, str)]
     number_markers = np.array([value for value in missing_values if not isinstance(value, str)])
@@ -114,18 +110,16 @@ class Found:
             self.place = f"{batch.file}, row {batch.first_row + row}"
         self.num_cells += num_found
 
-    def sentence(self, column: str, problem: str, cure: str) -> str:
-        """Say where the first cell is, what it holds, and how many more there are."""
+    def sentence(self, column: str, problem: str, cure: str, empty_cure: str = "") -> str | None:
+        """Say where the first cell is, what it holds, and how many more there are, if any."""
+        if not self.num_cells:
+            return None
         others = self.num_cells - 1
         more = f" (and {others} more cell{'s' * (others > 1)} of this column)" if others else ""
-        text = json.dumps(cut(str(self.cell)), ensure_ascii=False)  # on one line
-        value = "empty cell" if is_empty(self.cell) else f"{problem}: {text}"
-        return f"{self.place}, column `{column}`: {value}{more}. {cure}"
-
-
-def is_empty(cell: object) -> bool:
-    """Whether a cell holds nothing."""
-    return cell is None or not str(cell).strip(SPACES)
+        fault = f"{problem}: {json.dumps(cut(str(self.cell)), ensure_ascii=False)}"
+        if self.cell is None or not str(self.cell).strip(SPACES):
+            fault, cure = "empty cell", empty_cure or cure
+        return f"{self.place}, column `{column}`: {fault}{more}. {cure}"
 
 
 def require_no_faults(sentences: Iterable[str | None]) -> None:

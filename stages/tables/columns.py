@@ -69,7 +69,9 @@ class TableColumn:
 
     def fault(self, where: str) -> str | None:
         """A sentence about the column's faulty cells, if there are any."""
-        if self._codes and not self._holds_categories():
+        is_mixed = self._num_numbers or any(map(looks_like_number, self._codes))
+        is_wrong_target = self.name == self._params.target and not self._is_boolean()
+        if self._codes and (is_mixed or is_wrong_target):
             is_rare = self._text.num_cells < self._num_numbers and not self._is_boolean()
             cure = (
                 f'Correct the file (the decimal sign is "{self._params.decimal}", see'
@@ -81,19 +83,12 @@ class TableColumn:
         if len(self._codes) > MAX_CATEGORIES:
             problem = f"text with more than {MAX_CATEGORIES} different values"
             return f"{where}: {problem}. Choose other `prepare.features`."
-        if self._too_large.num_cells:
-            cure = "Rescale the column, or set `prepare.dtype` to float64."
-            return self._too_large.sentence(self.name, "too large for float32", cure)
-        if self.missing.num_cells and self._params.missing == "error":
-            cure = "Set `prepare.missing` to drop, or correct the file."
-            return self.missing.sentence(self.name, "missing or not finite", cure)
-        return None
-
-    def _holds_categories(self) -> bool:
-        """Whether the column's texts may be categories or booleans."""
-        is_target = self.name == self._params.target
-        is_mixed = self._num_numbers or any(map(looks_like_number, self._codes))
-        return not is_mixed and (self._is_boolean() or not is_target)
+        scale_cure = "Rescale the column, or set `prepare.dtype` to float64."
+        fault = self._too_large.sentence(self.name, "too large for float32", scale_cure)
+        if fault or self._params.missing == "drop":
+            return fault
+        cure = "Set `prepare.missing` to drop, or correct the file."
+        return self.missing.sentence(self.name, "missing or not finite", cure)
 
 
 def looks_like_number(text: str) -> bool:
@@ -102,7 +97,7 @@ def looks_like_number(text: str) -> bool:
     return any(map(str.isdigit, text)) and not any(map(str.isalpha, text))
 
 
-def read_columns(
+def read_rows(
     table: Table | Line, columns: Sequence[TableColumn], params: PrepareParams
 ) -> Iterator[NDArray[np.floating]]:
     """Yield all rows, shape ``(rows, columns)``, as `TableColumn.add` returns them.
@@ -136,7 +131,7 @@ def choose_columns(table: Table | Line, params: PrepareParams) -> list[TableColu
     where, features = str(table.path), params.features
     needed = [*(features or []), params.target]
     cure = "Correct `prepare.features` or `prepare.target`"
-    require_columns(where, table.names, needed, cure, "`prepare.delimiter`")
+    require_columns(where, table.names, needed, cure)
     if features is None:
         features = [name for name in table.names if name != params.target]
         if any(not name or name.startswith("__index_level_") for name in features):

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,8 @@ NOISE = 1  # the purpose of this stream of random numbers: [seed, NOISE, block]
 class Line:
     """The rows ``(x, y)``: x evenly spaced in [0, 1), y = m·x + b + noise·N(0, 1)."""
 
-    path = "the line"
-    names: ClassVar = ["x", "y"]
-
     def __init__(self, num_rows: int, m: float, b: float, noise: float, seed: int) -> None:
+        self.path, self.names = "the line", ["x", "y"]
         self._num_rows, self._m, self._b, self._noise, self._seed = num_rows, m, b, noise, seed
 
     def batches(self, columns: list[str]) -> Iterator[Batch]:

@@ -48,18 +48,18 @@ class TableFile:
                 ' In Excel, save it as "CSV UTF-8".'
             )
         if self._format == PARQUET:
-            with self._opened() as file:
+            with self._opened() as (file, _):
                 self._raw_names = self.names = pq.read_schema(file).names
             return
-        with self._opened() as file:
-            line = faulty_quote_line(self._decompressed(file), self._delimiter)
+        with self._opened() as (_, stream):
+            line = faulty_quote_line(stream, self._delimiter)
         if line:
             raise UserError(
                 f"{path}, line {line}: a quote does not open or close a whole cell. Put quotes"
                 " around the whole cell, and double each quote inside it."
             )
-        with self._opened() as file:
-            self._raw_names = self._csv(file, HEADER_BYTES).schema.names
+        with self._opened() as (_, stream):
+            self._raw_names = self._csv(stream, HEADER_BYTES).schema.names
         self.names = [name.strip() for name in self._raw_names]
 
     def batches(self, columns: list[str]) -> Iterator[Batch]:
@@ -67,7 +67,7 @@ class TableFile:
         raw_names = dict(zip(self.names, self._raw_names, strict=True))
         names = [raw_names[column] for column in columns]
         row = 1 if self._format == PARQUET else 2  # as in a spreadsheet, row 1 is the header
-        with self._opened() as file:
+        with self._opened() as (file, stream):
             size = file.size()
             if self._format == PARQUET:
                 # Without a buffer, a damaged page size does not make Arrow allocate its memory.
@@ -77,32 +77,30 @@ class TableFile:
                 reader = parquet.iter_batches(batch_rows, columns=names)
             else:
                 block_bytes = min(max(BATCH_BYTES, COLUMN_BYTES * len(self.names)), MAX_ROW_BYTES)
-                reader = self._csv(file, block_bytes, names)
+                reader = self._csv(stream, block_bytes, names)
             for batch in reader:
                 arrays = [batch.column(name) for name in names]
                 yield Batch(arrays, file.tell() / size, str(self.path), row)
                 row += len(batch)
 
     def _csv(
-        self, file: pa.NativeFile, block_bytes: int, names: Sequence[str] = ()
+        self, stream: pa.NativeFile, block_bytes: int, names: Sequence[str] = ()
     ) -> pa.csv.CSVStreamingReader:
         types = dict.fromkeys(names, pa.string())
         return pa.csv.open_csv(
-            self._decompressed(file),
+            stream,
             pa.csv.ReadOptions(use_threads=False, block_size=block_bytes),
             pa.csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
             pa.csv.ConvertOptions(column_types=types, include_columns=names),
         )
 
-    def _decompressed(self, file: pa.NativeFile) -> pa.NativeFile:
-        return pa.CompressedInputStream(file, self._compression) if self._compression else file
-
     @contextmanager
-    def _opened(self) -> Iterator[pa.NativeFile]:
-        """Open the file; what Arrow cannot read inside the ``with`` block is one sentence."""
+    def _opened(self) -> Iterator[tuple[pa.NativeFile, pa.NativeFile]]:
+        """Yield the file and its decompressed stream; what Arrow cannot read is one sentence."""
         try:
             with pa.OSFile(str(self.path)) as file:
-                yield file
+                kind = self._compression
+                yield file, pa.CompressedInputStream(file, kind) if kind else file
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
                 raise UserError(f"{self.path} is not UTF-8 text. Save it as UTF-8.") from None
@@ -138,15 +136,13 @@ class Table:
                 yield batch._replace(fraction_read=fraction)
 
 
-def require_columns(
-    where: str, names: Sequence[str], needed: Collection[str], cure: str, delimiter_key: str
-) -> None:
+def require_columns(where: str, names: Sequence[str], needed: Collection[str], cure: str) -> None:
     """Check that a table has the needed columns, and that its delimiter is right."""
     missing = sorted({*needed} - {*names})
     others = [delimiter for delimiter in ";\t|," if len(names) == 1 and delimiter in names[0]]
     if missing and others:
-        cure = f"Set {delimiter_key} to {json.dumps(others[0])}."
-        raise UserError(f"{where}: one column, `{names[0]}`. {cure}")
+        delimiter = json.dumps(others[0])
+        raise UserError(f"{where}: one column, `{names[0]}`. Set the delimiter to {delimiter}.")
     if missing:
         raise UserError(
             f"{where}: no column {listed(missing)}. {cure}; the columns are {listed(names)}."

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from stages.base.errors import UserError
 from stages.base.files import RAW
 from stages.base.params import load_params
-from stages.tables.columns import choose_columns, read_columns
+from stages.tables.columns import choose_columns, read_rows
 from stages.tables.table import Table
 from tests.conftest import ROOT
 
@@ -168,7 +168,7 @@ CHOICE = "Correct `prepare.features` or `prepare.target`; the columns are"
         (
             "name;x;y\n1;2;3\n",
             {},
-            'data/raw/t.csv: one column, `name;x;y`. Set `prepare.delimiter` to ";".',
+            'data/raw/t.csv: one column, `name;x;y`. Set the delimiter to ";".',
         ),
         (
             "x;y\n1.5;1\n",
@@ -360,4 +360,4 @@ def test_every_flipped_bit_of_a_parquet_file_is_read_or_refused(raw, change):
         path.write_bytes(flipped)
         with suppress(UserError):
             table = Table(RAW / "t.parquet")
-            list(read_columns(table, choose_columns(table, params), params))
+            list(read_rows(table, choose_columns(table, params), params))
