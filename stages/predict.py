@@ -60,15 +60,14 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("release", type=Path, help="folder of the release, such as models/release")
-    table_help = "a .csv, .tsv (both also .gz or .zst) or .parquet file, or a folder of such files"
-    add("table", help=f"{table_help}; - reads CSV from the standard input")
+    formats = ".csv, .tsv (both also .gz or .zst) or .parquet"
+    add("table", help=f"a {formats} file, or a folder of such files; - reads the standard input")
     output_help = (
         "the .csv, .tsv or .parquet file to write; - (the default) writes CSV to the standard"
         " output. Text cells stay as they are; predictions have a decimal point"
     )
     add("--output", default="-", metavar="FILE", help=output_help)
-    delimiter_help = "one character between the cells of a CSV table (default: ,)"
-    add("--delimiter", default=",", metavar="CHARACTER", help=delimiter_help)
+    add("--delimiter", default=",", help="the character between cells of CSV (default: ,)")
     add("--decimal", default=".", choices=".,", help="decimal sign of the table (default: .)")
     return parser.parse_args()
 

@@ -38,8 +38,7 @@ def main() -> None:
         require_names(str(table.path), names, categories)
         sizes = split_sizes(num_rows, dropped, params)
         write_splits(spool, columns, categories, sizes, params, folder)
-        training = Split(folder / "train.parquet")
-        described = statistics(training, sizes, categories)
+        described = statistics(Split(folder / "train.parquet"), sizes, categories)
         write_json(folder / "statistics.json", described.model_dump())
     split_listing = ", ".join(f"{size} {name}" for name, size in zip(SPLITS, sizes, strict=True))
     unused = [name for name in table.names if name not in {*names}]
@@ -86,9 +85,6 @@ def split_sizes(num_rows: int, dropped: str, params: PrepareParams) -> tuple[int
             f"prepare: {num_rows} rows are too few{dropped}: no row is left for {', '.join(empty)}."
             " Add rows, or change `prepare.features`, `prepare.validation` or `prepare.test`."
         )
-    if params.split == "random" and num_rows >= 10**9:  # numpy's limit
-        problem = f"{num_rows} rows are too many for a random split"
-        raise UserError(f"prepare: {problem}. Set `prepare.split` to ordered.")
     return sizes
 
 

@@ -8,7 +8,6 @@ import pytest
 from stages import prepare
 from stages.base.errors import UserError
 from stages.base.files import PREPARED, RAW, STATISTICS
-from stages.base.params import load_params
 
 
 def splits():
@@ -201,14 +200,6 @@ def test_numbers_too_large_for_float32_are_not_dropped_with_missing_cells(change
     change({"prepare.source": "t.csv", "prepare.missing": "drop"})
     assert refusal().startswith(
         'data/raw/t.csv, row 2, column `y`: too large for float32: "1e39" (and 1 more cell of'
-    )
-
-
-def test_a_random_split_of_too_many_rows_is_refused(workspace):
-    with pytest.raises(UserError) as error:
-        prepare.split_sizes(10**9, "", load_params().prepare)
-    assert str(error.value) == (
-        "prepare: 1000000000 rows are too many for a random split. Set `prepare.split` to ordered."
     )
 
 

@@ -34,16 +34,14 @@ class Cells(NamedTuple):
         return np.where(self.codes >= 0, numbers[self.codes], self.numbers)
 
 
-def cell_parser(
-    missing_values: Sequence[str | float], decimal: str
-) -> Callable[[pa.Array, str], Cells]:
+def cell_parser(markers: Sequence[str | float], decimal: str) -> Callable[[pa.Array, str], Cells]:
     """A function that reads a column of numbers or text; a number becomes the nearest double.
 
-    Its arguments are the column and the place that an error names. ``decimal`` is the decimal sign
-    of numbers that are stored as text.
+    Its arguments are the column and the place that an error names. A cell with a marker is missing;
+    ``decimal`` is the decimal sign of numbers that are stored as text.
     """
-    text_markers = [value.strip(SPACES) for value in missing_values if isinstance(value, str)]
-    number_markers = np.array([value for value in missing_values if not isinstance(value, str)])
+    text_markers = [marker.strip(SPACES) for marker in markers if isinstance(marker, str)]
+    number_markers = np.array([marker for marker in markers if not isinstance(marker, str)])
 
     def to_numpy(column: pa.Array) -> NDArray[np.float64]:
         kind = column.type
@@ -76,21 +74,17 @@ def cell_parser(
             return Cells(numbers, texts.dictionary.to_pylist(), codes)
 
     def parse(column: pa.Array, where: str) -> Cells:
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         try:
-            return parse_text(column) if is_text(column.type) else Cells(to_numpy(column))
-        except pa.ArrowException:
+            return parse_text(column) if is_text else Cells(to_numpy(column))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise UserError(
                 f"{where}: cells of the type {column.type} are neither numbers nor text. Choose"
                 " other columns, or correct the file."
             ) from None
 
     return parse
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a type is text."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 @dataclass

@@ -113,8 +113,7 @@ def read_rows(
 
     num_rows = 0
     with Progress("prepare: reading", 1) as progress:
-        batches = table.batches([column.name for column in columns])
-        for batch, cells in in_order(parsed, batches):
+        for batch, cells in in_order(parsed, table.batches([column.name for column in columns])):
             items = zip(columns, cells, batch.columns, strict=True)
             yield np.column_stack([column.add(new, old, batch) for column, new, old in items])
             num_rows += len(cells[0].numbers)
@@ -130,8 +129,7 @@ def choose_columns(table: Table | Line, params: PrepareParams) -> list[TableColu
     """
     where, features = str(table.path), params.features
     needed = [*(features or []), params.target]
-    cure = "Correct `prepare.features` or `prepare.target`"
-    require_columns(where, table.names, needed, cure)
+    require_columns(where, table.names, needed, "Correct `prepare.features` or `prepare.target`")
     if features is None:
         features = [name for name in table.names if name != params.target]
         if any(not name or name.startswith("__index_level_") for name in features):

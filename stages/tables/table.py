@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from stages.base.errors import UserError
-from stages.tables.quotes import faulty_quote_line
 
 BATCH_BYTES = 2**20  # of text; also the read-ahead of a column in a large Parquet file
 BATCH_CELLS = 2**18
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # A batch of very many columns still has about a thousand rows:
 COLUMN_BYTES = 2**13
 MIN_BATCH_ROWS = 2**10
@@ -40,6 +41,7 @@ class TableFile:
 
     def __init__(self, path: Path, delimiter: str) -> None:
         self.path = path
+        self.names: list[str] = []
         self._format, self._compression = format_of(path)
         self._delimiter = "\t" if self._format == ".tsv" else delimiter
         if self._format not in {*DELIMITERS, PARQUET}:
@@ -59,7 +61,7 @@ class TableFile:
                 " around the whole cell, and double each quote inside it."
             )
         with self._opened() as (_, stream):
-            self._raw_names = self._csv(stream, HEADER_BYTES).schema.names
+            self._raw_names = self._csv(stream).schema.names
         self.names = [name.strip() for name in self._raw_names]
 
     def batches(self, columns: list[str]) -> Iterator[Batch]:
@@ -76,16 +78,16 @@ class TableFile:
                 parquet = pq.ParquetFile(file, buffer_size=buffer, pre_buffer=False)
                 reader = parquet.iter_batches(batch_rows, columns=names)
             else:
-                block_bytes = min(max(BATCH_BYTES, COLUMN_BYTES * len(self.names)), MAX_ROW_BYTES)
-                reader = self._csv(stream, block_bytes, names)
+                reader = self._csv(stream, names)
             for batch in reader:
                 arrays = [batch.column(name) for name in names]
                 yield Batch(arrays, file.tell() / size, str(self.path), row)
                 row += len(batch)
 
-    def _csv(
-        self, stream: pa.NativeFile, block_bytes: int, names: Sequence[str] = ()
-    ) -> pa.csv.CSVStreamingReader:
+    def _csv(self, stream: pa.NativeFile, names: Sequence[str] = ()) -> pa.csv.CSVStreamingReader:
+        block_bytes = HEADER_BYTES
+        if self.names:
+            block_bytes = min(max(BATCH_BYTES, COLUMN_BYTES * len(self.names)), MAX_ROW_BYTES)
         types = dict.fromkeys(names, pa.string())
         return pa.csv.open_csv(
             stream,
@@ -108,6 +110,36 @@ class TableFile:
             raise UserError(f"{self.path} is damaged: {problem}. Correct the file.") from None
 
 
+def faulty_quote_line(stream: pa.NativeFile, delimiter: str) -> int | None:
+    """Return the line of a quote that does not open or close a whole cell, if there is any.
+
+    Arrow joins rows at such a quote and does not notice.
+    An opening quote must follow a delimiter or a line break, and a closing quote must precede one.
+    A doubled quote inside a cell counts as a closing and an opening quote.
+    """
+    is_edge = np.zeros(256, bool)
+    is_edge[[*b'"\r\n', ord(delimiter)]] = True
+    text = b"\n" + stream.read(BATCH_BYTES).removeprefix(BYTE_ORDER_MARK)
+    num_breaks = num_quotes = quote_line = 0  # the break before the file makes its first line 1
+    while True:
+        content = stream.read(BATCH_BYTES)
+        text += content or b"\n"
+        if b'"' in text:
+            characters = np.frombuffer(text, np.uint8)
+            places = np.flatnonzero(characters[1:-1] == ord('"')) + 1
+            closes = (np.arange(len(places)) + num_quotes) % 2
+            faulty = places[~is_edge[characters[places + 2 * closes - 1]]]
+            if len(faulty):
+                return num_breaks + text.count(b"\n", 0, faulty[0])
+            num_quotes += len(places)
+            if len(places):
+                quote_line = num_breaks + text.count(b"\n", 0, places[-1])
+        if not content:
+            return quote_line if num_quotes % 2 else None  # the last quote is not closed
+        num_breaks += text.count(b"\n", 0, len(text) - 2)
+        text = text[-2:]  # the second byte has not been checked yet
+
+
 class Table:
     """A table in one file, or in all files of a folder in the order of their names."""
 
@@ -123,17 +155,16 @@ class Table:
                 raise UserError(f"{file.path}: {problem}")
             others = sorted({*file.names} ^ {*first.names})
             if others:
-                raise UserError(
-                    f"{file.path} has other columns than {first.path}: {listed(others)}. Give all"
-                    " files of a folder the same columns."
-                )
+                problem = f"has other columns than {first.path}: {listed(others)}"
+                raise UserError(f"{file.path} {problem}. Give all files the same columns.")
 
     def batches(self, columns: list[str]) -> Iterator[Batch]:
         """Read the rows of all files."""
         for number, file in enumerate(self._files):
             for batch in file.batches(columns):
-                fraction = (number + batch.fraction_read) / len(self._files)
-                yield batch._replace(fraction_read=fraction)
+                yield batch._replace(
+                    fraction_read=(number + batch.fraction_read) / len(self._files)
+                )
 
 
 def require_columns(where: str, names: Sequence[str], needed: Collection[str], cure: str) -> None:
