@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,44 +25,29 @@ from stages.base.process import run
 from stages.base.progress import Progress
 from stages.base.threads import in_order
 from stages.model.device import set_numerics
-from stages.model.model import Model
 from stages.release.release import Release, open_release
 from stages.rows.categories import columns_of, encode
 from stages.rows.split import arrow_column
-from stages.tables.cells import BOOLEANS, Cells, cell_parser, require_kinds
-from stages.tables.faults import Faults, show
-from stages.tables.table import Batch, Cures, Table, listed, require_delimiter
+from stages.tables.cells import BOOLEANS, Found, cell_parser, require_no_faults
+from stages.tables.table import Batch, Table, listed, require_columns
 from stages.tables.table_output import Write, table_output
 
 SUFFIX = "_predicted"
 GROUP_ROWS = 16  # kernels compute an incomplete last group of rows in another way
 
 
-class Predicted(NamedTuple):
-    """A batch, its predictions, its faulty cells and its cells outside the training range."""
-
-    batch: Batch
-    predictions: pa.Array
-    num_outside: NDArray[np.int_]  # cells outside the range of the training rows, for each feature
-    is_faulty: NDArray[np.bool_]  # (rows, columns)
-
-
 def main() -> None:
     arguments = parse_arguments()
     set_numerics("portable")
     release = open_release(arguments.release)
-    require_separate_output(arguments.output, arguments.table)
     with input_table(arguments.table, arguments.delimiter) as table:
-        require_columns(table, release.model)
-        names = [*table.names, f"{release.model.target}{SUFFIX}"]
-        with table_output(arguments.output, names) as write:
-            num_rows, num_outside = predict_table(release, table, arguments.decimal, write)
-    if num_outside:
-        listing = ", ".join(f"`{name}` in {count}" for name, count in num_outside.items())
-        sys.stderr.write(
-            "predict: the model extrapolates, because values are outside the ranges of the training"
-            f" rows: {listing} of {num_rows} rows.\n"
-        )
+        columns = columns_of(release.model.features, release.model.categories)
+        require_columns(str(table.path), table.names, columns, "Correct the names")
+        output = f"{release.model.target}{SUFFIX}"
+        if output in table.names:
+            raise UserError(f"{table.path}: a column is named `{output}`. Rename it.")
+        with table_output(arguments.output, [*table.names, output]) as write:
+            predict_table(release, table, columns, arguments.decimal, write)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -74,32 +58,17 @@ def parse_arguments() -> argparse.Namespace:
         epilog="The columns of the table may be in any order. The output has all columns of the"
         f" table; the last column holds the predictions and is named as the target, with {SUFFIX}.",
     )
-    parser.add_argument("release", type=Path, help="folder of the release, such as models/release")
-    parser.add_argument(
-        "table",
-        help="a .csv, .tsv (both also .gz or .zst) or .parquet file, or a folder of such files;"
-        " - reads CSV from the standard input",
+    add = parser.add_argument
+    add("release", type=Path, help="folder of the release, such as models/release")
+    formats = ".csv, .tsv (both also .gz or .zst) or .parquet"
+    add("table", help=f"a {formats} file, or a folder of such files; - reads the standard input")
+    output_help = (
+        "the .csv, .tsv or .parquet file to write; - (the default) writes CSV to the standard"
+        " output. Text cells stay as they are; predictions have a decimal point"
     )
-    parser.add_argument(
-        "--output",
-        default="-",
-        metavar="FILE",
-        help="the .csv, .tsv or .parquet file to write; - (the default) writes CSV to the standard"
-        " output. Text cells stay as they are; predictions have a decimal point",
-    )
-    parser.add_argument(
-        "--delimiter",
-        default=",",
-        metavar="CHARACTER",
-        help="between the cells of a CSV table (default: ,)",
-    )
-    parser.add_argument(
-        "--decimal",
-        default=".",
-        choices=".,",
-        metavar="CHARACTER",
-        help="the decimal sign of the table's numbers: . or , (default: .)",
-    )
+    add("--output", default="-", metavar="FILE", help=output_help)
+    add("--delimiter", default=",", help="the character between cells of CSV (default: ,)")
+    add("--decimal", default=".", choices=".,", help="decimal sign of the table (default: .)")
     return parser.parse_args()
 
 
@@ -109,76 +78,47 @@ def input_table(source: str, delimiter: str) -> Iterator[Table]:
     delimiter = delimiter.replace("\\t", "\t")  # users type a backslash and a t
     if not is_delimiter(delimiter):
         raise UserError(f"--delimiter must be one ASCII character. Got {json.dumps(delimiter)}.")
-    cures = Cures("the path", "--delimiter")
     if source != "-":
-        yield Table(Path(source), delimiter, cures)
+        yield Table(Path(source), delimiter)
         return
     with TemporaryDirectory() as folder:
         path = Path(folder, "input.csv")
-        if sys.stdin is None:
-            raise UserError("The standard input is closed. Name a table instead of -.")
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         try:
-            yield Table(path, delimiter, cures)
+            yield Table(path, delimiter)
         except UserError as error:
             raise UserError(str(error).replace(str(path), "standard input")) from None
 
 
-def require_columns(table: Table, model: Model) -> None:
-    """Check that the table has the model's columns, and none with the predictions' name."""
-    needed = {*columns_of(model.features, model.categories)}
-    require_delimiter(table, needed)
-    faults = [
-        f"{table.path}: no column `{name}`, which the model needs. Correct the names; the"
-        f" columns are {listed(table.names)}."
-        for name in sorted(needed - {*table.names})
-    ]
-    if f"{model.target}{SUFFIX}" in table.names:
-        faults.append(f"{table.path}: a column is named `{model.target}{SUFFIX}`. Rename it.")
-    if faults:
-        raise UserError("\n".join(faults))
-
-
-def require_separate_output(output: str, table: str) -> None:
-    """Check that the output is not the table, and not a file in the table's folder."""
-    final, source = Path(output).resolve(), Path(table).resolve()
-    if "-" not in (output, table) and source in (final, final.parent):
-        raise UserError(f"--output must not be the table, or a file in its folder. Got {output}.")
-
-
 def predict_table(
-    release: Release, table: Table, decimal: str, write: Write
-) -> tuple[int, dict[str, int]]:
+    release: Release, table: Table, columns: list[str], decimal: str, write: Write
+) -> None:
     """Predict batch by batch, in all threads, and write the batches in order.
 
     The bits of a row's prediction do not depend on the other rows, or on the format of the table.
-
-    Returns:
-        The number of rows; and for each feature the number of rows outside its training range, if
-        there are any.
+    A message counts the rows outside the ranges of the training rows.
 
     Raises:
-        UserError: At the end, naming the first faulty cells.
+        UserError: At the end, with a sentence for each column that has faulty cells.
     """
-    model = release.model
-    columns = columns_of(model.features, model.categories)
+    model, dtype = release.model, release.manifest.target.type
     places = [table.names.index(column) for column in columns]
-    readers = [cell_reader(column, release) for column in columns]
+    numbers_of = [number_of_text(column, release) for column in columns]
     parse = cell_parser([], decimal)
-    faults, num_rows, num_outside = Faults(), 0, np.zeros(len(model.features), int)
     lowest = np.array([column.minimum for column in release.manifest.inputs])
     highest = np.array([column.maximum for column in release.manifest.inputs])
 
     @torch.inference_mode()  # inference mode holds for its thread only
-    def predicted(batch: Batch) -> Predicted:
-        arrays = [batch.columns[place] for place in places]
-        require_kinds(str(table.path), columns, arrays)
-        pairs = [read(parse(array)) for read, array in zip(readers, arrays, strict=True)]
-        numbers, is_faulty = (np.column_stack(arrays) for arrays in zip(*pairs, strict=True))
-        with np.errstate(over="ignore"):
-            numbers = numbers.astype(release.manifest.target.type)
-        is_faulty |= ~np.isfinite(numbers)
+    def predicted(batch: Batch) -> tuple[Batch, pa.Array, NDArray[np.int_], NDArray[np.bool_]]:
+        numbers = np.empty((len(batch.columns[0]), len(columns)), dtype)
+        for index, (column, place) in enumerate(zip(columns, places, strict=True)):
+            cells = parse(batch.columns[place], f"{table.path}, column `{column}`")
+            if column in model.categories:  # a number is not a category
+                cells = cells._replace(numbers=np.full_like(cells.numbers, np.nan))
+            with np.errstate(over="ignore"):
+                numbers[:, index] = cells.with_texts(numbers_of[index])
+        is_faulty = ~np.isfinite(numbers)
         numbers[is_faulty] = 0
         inputs = torch.from_numpy(encode(numbers, columns, model.categories))
         is_outside = (inputs.numpy() < lowest) | (inputs.numpy() > highest)
@@ -186,89 +126,54 @@ def predict_table(
         predictions = model(functional.pad(inputs, (0, 0, 0, padding)))[: len(inputs), 0]
         is_lost = ~predictions.isfinite().numpy()
         is_faulty[is_lost, np.abs(numbers[is_lost]).argmax(axis=1)] = True
-        column = arrow_column(predictions.numpy())
-        return Predicted(batch, column, is_outside.sum(axis=0), is_faulty)
+        return batch, arrow_column(predictions.numpy()), is_outside.sum(axis=0), is_faulty
 
+    found = {column: Found() for column in columns}
+    num_rows, num_outside = 0, np.zeros(len(model.features), int)
     with Progress("predict", 1, file=sys.stderr) as progress:
-        for batch, predictions, outside, is_faulty in in_order(
-            predicted, table.batches(table.names)
-        ):
-            faults.add_where(is_faulty, num_rows, fault_in(batch, places, columns, release))
+        batches = table.batches(table.names)
+        for batch, predictions, outside, is_faulty in in_order(predicted, batches):
+            for faulty, place, cells in zip(found.values(), places, is_faulty.T, strict=True):
+                faulty.add(cells, batch.columns[place], batch)
             num_rows += len(predictions)
             num_outside += outside
             progress.update(num_rows, num_rows / (batch.fraction_read or 1))
-            if not faults.num_cells:
+            if not any(faulty.num_cells for faulty in found.values()):
                 write([*batch.columns, predictions])
-    if faults.num_cells:
-        raise UserError("\n".join(faults.sentences(columns, table.locate)))
+    require_no_faults([fault_of(found[name], name, release, decimal) for name in columns])
     counts = zip(model.features, num_outside.tolist(), strict=True)
-    return num_rows, {name: count for name, count in counts if count}
+    outside_listing = ", ".join(f"`{name}` in {count}" for name, count in counts if count)
+    if outside_listing:
+        sys.stderr.write(
+            "predict: the model extrapolates, because values are outside the ranges of the training"
+            f" rows: {outside_listing} of {num_rows} rows.\n"
+        )
 
 
-def cell_reader(
-    column: str, release: Release
-) -> Callable[[Cells], tuple[NDArray[np.float64], NDArray[np.bool_]]]:
-    """A function that turns a column's cells into numbers and says which cells are faulty.
+def number_of_text(column: str, release: Release) -> Callable[[str], float]:
+    """A function that returns the number of a text; NaN if the model cannot use it.
 
     A category becomes its index. True and false are 1 and 0 if training had no other numbers.
     """
-    model = release.model
-    categories = model.categories.get(column)
-    ranges = {item.name: (item.minimum, item.maximum) for item in release.manifest.inputs}
+    categories = release.model.categories.get(column)
     if categories is not None:
         met = release.manifest.met_categories(column)
         known = {text: float(index) for index, text in enumerate(categories) if text in met}
-    else:
-        known = BOOLEANS if {*ranges[column]} <= {0, 1} else {}
-
-    def read(cells: Cells) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        numbers = cells.numbers
-        if categories is not None:
-            numbers = np.full_like(numbers, np.nan)
-        if cells.texts is not None:
-            texts = cells.texts.dictionary.to_pylist()
-            if categories is None:
-                texts = [text.lower() for text in texts]
-            codes = np.array([known.get(text, np.nan) for text in texts])
-            is_text, indices = cells.where_text()
-            numbers = np.where(is_text, codes[indices], numbers)
-        return numbers, ~np.isfinite(numbers)
-
-    return read
+        return lambda text: known.get(text, math.nan)
+    [item] = [item for item in release.manifest.inputs if item.name == column]
+    is_boolean = {item.minimum, item.maximum} <= {0, 1}
+    return lambda text: BOOLEANS.get(text.lower(), math.nan) if is_boolean else math.nan
 
 
-def is_finite_number(cell: Any) -> bool:
-    """Whether a cell is a finite number, or the text of one."""
-    try:
-        return math.isfinite(float(cell))
-    except ValueError:
-        return False
-
-
-def fault_in(
-    batch: Batch, places: list[int], columns: list[str], release: Release
-) -> Callable[[int, int], str]:
-    """A function that describes a faulty cell of a batch."""
-
-    def describe(row: int, column: int) -> str:
-        cell: Any = batch.columns[places[column]][row].as_py()
-        name = columns[column]
-        if cell is None or not str(cell).strip(" \t"):
-            return "empty cell. Fill it in, or leave the row out."
-        if name in release.model.categories:
-            return (
-                f"not in the training rows: {show(cell)}. Leave the row out, or train with such"
-                f" rows; the categories are {listed(release.manifest.met_categories(name))}."
-            )
-        if is_finite_number(cell):
-            return (
-                f"too far from the training rows: {show(cell)}. Correct the cell, or leave the row"
-                " out."
-            )
-        cure = "--decimal" if any(map(str.isdigit, str(cell))) else "leave the row out"
-        return f"not a finite number: {show(cell)}. Correct the file, or {cure}."
-
-    return describe
+def fault_of(faulty: Found, column: str, release: Release, decimal: str) -> str | None:
+    """A sentence about a column's faulty cells, if there are any."""
+    problem = "not a finite number, or too far from the training rows"
+    cure = f'Correct it (the decimal sign is "{decimal}", see --decimal), or leave the row out.'
+    if column in release.model.categories:
+        problem = "not in the training rows"
+        met = listed(release.manifest.met_categories(column))
+        cure = f"Leave the row out, or train with such rows; the categories are {met}."
+    return faulty.sentence(column, problem, cure, "Fill it in, or leave the row out.")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,8 @@ from stages.base import threads
 from stages.base.errors import UserError
 from stages.base.files import RAW
 from stages.base.params import load_params
-from stages.prepare import cell_format
-from stages.tables.cells import CheckedCells, choose_columns
-from stages.tables.table import Table, require_delimiter
+from stages.tables.columns import TableColumn, choose_columns, read_rows
+from stages.tables.table import Table
 from tests.verify import ROOT, copy_files
 
 Change = Callable[..., None]
@@ -92,19 +91,19 @@ def raw(workspace: Path) -> Callable[[str, str | bytes], Path]:
 
 
 @pytest.fixture
-def read(change: Change) -> Callable[..., tuple[list[str], NDArray[np.float64]]]:
-    """Read a file of data/raw with the given parameters of `prepare`."""
+def read(change: Change) -> Callable[..., tuple[list[TableColumn], NDArray[np.float64]]]:
+    """Read a file of data/raw with the given parameters of `prepare`, as float64."""
 
-    def read_rows(name: str, **prepare: Any) -> tuple[list[str], NDArray[np.float64]]:
-        change({f"prepare.{key}": value for key, value in prepare.items()})
+    def read_table(name: str, **prepare: Any) -> tuple[list[TableColumn], NDArray[np.float64]]:
+        values = {"dtype": "float64", **prepare}
+        change({f"prepare.{key}": value for key, value in values.items()})
         params = load_params().prepare
         table = Table(RAW / name, params.delimiter)
-        require_delimiter(table, {params.target})
-        columns = choose_columns(str(table.path), table.names, params.features, params.target)
-        batches = CheckedCells(table, columns, cell_format(params)).batches()
+        columns = choose_columns(table, params)
+        batches = read_rows(table, columns, params)
         return columns, np.concatenate([np.empty((0, len(columns))), *batches])
 
-    return read_rows
+    return read_table
 
 
 @pytest.fixture

@@ -37,10 +37,9 @@ def split_labels(
     generator = np.random.default_rng([seed, SHUFFLE])
     left = np.array(sizes)
     while num_rows := min(LABELS_AT_ONCE, int(left.sum())):
+        counts = np.diff(np.minimum(np.cumsum(left), num_rows), prepend=0)
         if order == "random":
             counts = generator.multivariate_hypergeometric(left, num_rows)
-        else:
-            counts = np.diff(np.minimum(np.cumsum(left), num_rows), prepend=0)
         labels = np.repeat(np.arange(len(sizes), dtype=np.uint8), counts)
         if order == "random":
             generator.shuffle(labels)
@@ -114,11 +113,7 @@ class Split:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.metadata = pq.read_metadata(self.path)
-        except FileNotFoundError:
-            raise UserError(
-                f"{self.path} does not exist. Run `dvc repro`, or `python -m stages.prepare`."
-            ) from None
+            self.metadata = pq.read_metadata(path)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(path, error) from None
         schema = self.metadata.schema.to_arrow_schema()
@@ -158,23 +153,18 @@ def read_statistics(training: Split) -> Statistics:
     """
     try:
         statistics = Statistics.model_validate_json(STATISTICS.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{STATISTICS} does not exist. Run `dvc repro`.") from None
+    except OSError as error:
+        raise _damaged(STATISTICS, error) from None
     except ValidationError:
         raise _damaged(STATISTICS, "it does not hold what `prepare` writes") from None
     columns = [*training.features, training.target]
-    statistics_by_column = (
-        statistics.mean,
-        statistics.standard_deviation,
-        statistics.minimum,
-        statistics.maximum,
-    )
-    is_whole = all({*columns} == {*values} for values in statistics_by_column)
-    if statistics.columns != columns or not is_whole or not training.num_rows:
+    if statistics.columns != columns or not training.num_rows:
         raise _damaged(STATISTICS, f"it does not describe the rows in {training.path}")
     return statistics
 
 
 def _damaged(path: Path, cause: object) -> UserError:
+    if isinstance(cause, FileNotFoundError):
+        return UserError(f"{path} does not exist. Run `dvc repro`, or `python -m stages.prepare`.")
     reason = str(cause).splitlines()[0].rstrip(".")
     return UserError(f"{path} is damaged: {reason}. Run `dvc repro --force prepare`.")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,8 @@ NOISE = 1  # the purpose of this stream of random numbers: [seed, NOISE, block]
 class Line:
     """The rows ``(x, y)``: x evenly spaced in [0, 1), y = m·x + b + noise·N(0, 1)."""
 
-    path = "the line"
-    names: ClassVar = ["x", "y"]
-
     def __init__(self, num_rows: int, m: float, b: float, noise: float, seed: int) -> None:
+        self.path, self.names = "the line", ["x", "y"]
         self._num_rows, self._m, self._b, self._noise, self._seed = num_rows, m, b, noise, seed
 
     def batches(self, columns: list[str]) -> Iterator[Batch]:
@@ -34,13 +31,10 @@ class Line:
             generator = np.random.default_rng([self._seed, NOISE, start // LINE_BLOCK_ROWS])
             deviations = standard_normal(generator, LINE_BLOCK_ROWS)[: stop - start]
             values = {"x": x, "y": self._m * x + self._b + self._noise * deviations}
-            return Batch([arrow_column(values[name]) for name in columns], stop / self._num_rows)
+            arrays = [arrow_column(values[name]) for name in columns]
+            return Batch(arrays, stop / self._num_rows, self.path, start + 1)
 
         yield from in_order(block, range(0, self._num_rows, LINE_BLOCK_ROWS))
-
-    def locate(self, row: int) -> str:
-        """The row's number, from 1."""
-        return f"row {row + 1} of the line"
 
 
 def standard_normal(generator: np.random.Generator, num_values: int) -> NDArray[np.float64]:

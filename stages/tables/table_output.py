@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ import pyarrow.parquet as pq
 from stages.base.errors import UserError
 from stages.tables.table import DELIMITERS, PARQUET
 
-BROKEN_PIPE = 141  # the exit status in a shell of a program that SIGPIPE has ended
 Write = Callable[[Sequence[pa.Array]], None]
 
 
@@ -26,29 +26,19 @@ def table_output(path: str, names: list[str]) -> Iterator[Write]:
     The file appears when it is complete. After an error, an older file stays as it was.
     """
     if path == "-":
-        try:
-            yield _text_writer(sys.stdout.buffer, names, ",")
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-            os.dup2(
-                os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-            )  # Python flushes it at exit
-            sys.exit(BROKEN_PIPE)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end if the reader, such as `head`, ends
+        with _writer(sys.stdout.buffer, names, ".csv") as write:
+            yield write
+        sys.stdout.buffer.flush()
         return
     final = Path(path).resolve()  # write the file that a link points to
     suffix = final.suffix.lower()
-    if final.is_dir() or not final.parent.is_dir():
-        raise UserError(f"--output must be a file in an existing folder. Got {path}.")
     if suffix not in {*DELIMITERS, PARQUET}:
         raise UserError(f"--output must end in .csv, .tsv or .parquet. Got {path}.")
     draft = final.with_name(f".{final.name}.{os.getpid()}.draft")
     try:
-        with draft.open("wb") as file:
-            if suffix == PARQUET:
-                with _parquet_writer(file, names) as write:
-                    yield write
-            else:
-                yield _text_writer(file, names, DELIMITERS[suffix])
+        with draft.open("wb") as file, _writer(file, names, suffix) as write:
+            yield write
         if final.exists():
             shutil.copymode(final, draft)
         draft.replace(final)
@@ -57,52 +47,45 @@ def table_output(path: str, names: list[str]) -> Iterator[Write]:
 
 
 @contextmanager
-def _parquet_writer(file: IO[bytes], names: list[str]) -> Iterator[Write]:
-    writer: pq.ParquetWriter | None = None
+def _writer(file: IO[bytes], names: list[str], suffix: str) -> Iterator[Write]:
+    """Yield a function that writes a batch; the first batch also starts the file."""
+    parquet: pq.ParquetWriter | None = None
+    is_started = False
 
     def write(columns: Sequence[pa.Array]) -> None:
-        nonlocal writer
-        if writer is None:
-            writer = pq.ParquetWriter(file, pa.RecordBatch.from_arrays([*columns], names).schema)
+        nonlocal parquet, is_started
         try:
-            cast = [pc.cast(c, kind) for c, kind in zip(columns, writer.schema.types, strict=True)]
+            if suffix != PARQUET:
+                header = [] if is_started else [[pa.array([name]) for name in names]]
+                for cells in (*header, columns):
+                    file.write(_to_text(cells, DELIMITERS[suffix]))
+            else:
+                batch = pa.RecordBatch.from_arrays([*columns], names)
+                parquet = parquet or pq.ParquetWriter(file, batch.schema)
+                parquet.write_batch(batch.cast(parquet.schema))
         except pa.ArrowException as error:
             raise UserError(
-                "A column has different types in different files, which Parquet cannot store:"
-                f" {error}. Write CSV, or give the column one type in all files."
+                f"The table cannot be written as {suffix}: {error}. Write another format, or give"
+                " each column one type of numbers or text."
             ) from None
-        writer.write_batch(pa.RecordBatch.from_arrays(cast, names))
+        is_started = True
 
     try:
         yield write
+        if not is_started:  # a table without rows
+            write([pa.array([], pa.string()) for _ in names])
     finally:
-        if writer is None:  # a table without rows
-            writer = pq.ParquetWriter(file, pa.schema([(name, pa.string()) for name in names]))
-        writer.close()
+        if parquet:
+            parquet.close()
 
 
-def _text_writer(file: IO[bytes], names: list[str], delimiter: str) -> Write:
-    """Write CSV; quote a cell only if it holds a delimiter, a quote or a line break."""
-
-    def write(columns: Sequence[pa.Array]) -> None:
-        cells = [_quoted(_as_text(column), delimiter) for column in columns]
-        cells[-1] = pc.binary_join_element_wise(cells[-1], "\n", "")
-        lines = pc.binary_join_element_wise(*cells, delimiter)
-        content = lines.buffers()[2]  # all lines, one after the other
-        if content is not None:
-            file.write(content[: pc.sum(pc.binary_length(lines)).as_py() or 0])
-
-    write([pa.array([name]) for name in names])
-    return write
-
-
-def _as_text(column: pa.Array) -> pa.Array:
-    try:
-        return pc.fill_null(pc.cast(column, pa.string()), "")
-    except pa.ArrowException:
-        raise UserError(
-            f"A column of {column.type} cannot be written as text. Give --output a .parquet file."
-        ) from None
+def _to_text(columns: Sequence[pa.Array], delimiter: str) -> bytes:
+    """The lines of a batch; a cell has quotes if it holds a delimiter, a quote or a line break."""
+    cells = [_quoted(pc.fill_null(pc.cast(c, pa.string()), ""), delimiter) for c in columns]
+    cells[-1] = pc.binary_join_element_wise(cells[-1], "\n", "")
+    lines = pc.binary_join_element_wise(*cells, delimiter)
+    content = lines.buffers()[2]  # all lines, one after the other
+    return content[: pc.sum(pc.binary_length(lines)).as_py() or 0] if content else b""
 
 
 def _quoted(cells: pa.Array, delimiter: str) -> pa.Array:

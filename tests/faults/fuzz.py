@@ -1,6 +1,7 @@
 """Feed damaged inputs to the stages: each input gives a right result, or one sentence.
 
-Run it in the project's folder: python tests/faults/fuzz.py params|csv|parquet|safetensors EXAMPLES
+Run it in the project's folder: python tests/faults/fuzz.py KIND EXAMPLES
+The kinds are params, csv, mixed (categories and quotes), parquet and safetensors.
 """
 
 import copy
@@ -53,6 +54,7 @@ MAX_SIZE = 1000  # rows, epochs and units; larger jobs are not tried
 BASES = {
     "params": ROOT / "params.yaml",
     "csv": ROOT / "data/raw/norris.csv",
+    "mixed": ROOT / "tests/data/mixed.csv",  # categories, booleans and quotes
     "parquet": ROOT / "tests/data/norris.parquet",
     "safetensors": ROOT / "models/trained/weights.safetensors",
 }
@@ -121,25 +123,31 @@ def parameters(content: bytes) -> None:
 
 
 def table(content: bytes) -> None:
-    Path("data/raw/norris.csv").write_bytes(content)
+    Path("data/raw/table.csv").write_bytes(content)
     prepare.main()
-    if read_statistics(Split(PREPARED / "train.parquet")).categories:
-        return  # all cells of a column have become text
     prepared = pq.read_table("data/prepared/train.parquet").to_pandas().to_numpy()
-    lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+    categories = read_statistics(Split(PREPARED / "train.parquet")).categories
+    lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
     header, *rows = [line for line in lines if line]
-    target = [name.strip() for name in header].index("y")
-    numbers = [[float(cell) for cell in row] for row in rows]
-    columns = [place for place in range(len(header)) if place != target]
-    expected = np.array(numbers)[:, [*columns, target]]
-    assert prepared.tobytes() == expected.tobytes(), (prepared, expected)
+    assert {len(row) for row in rows} == {len(header)}
+    names = [name.strip() for name in header]
+    features = [place for place, name in enumerate(names) if name != "y"]
+    columns: list[list[float]] = []
+    for place in [*features, names.index("y")]:
+        cells = [row[place].strip(" \t") for row in rows]
+        if names[place] in categories:
+            assert {*cells} == {*categories[names[place]]}
+            columns += [[cell == name for cell in cells] for name in categories[names[place]]]
+        else:
+            columns.append([float({"true": "1", "false": "0"}.get(c.lower(), c)) for c in cells])
+    assert prepared.tobytes() == np.array(columns, float).T.tobytes(), (prepared, columns)
 
 
 def binary_table(content: bytes) -> None:
-    Path("data/raw/norris.parquet").write_bytes(content)
+    Path("data/raw/table.parquet").write_bytes(content)
     prepare.main()
     prepared = pq.read_table("data/prepared/train.parquet")
-    expected = pq.read_table("data/raw/norris.parquet").select(prepared.column_names)
+    expected = pq.read_table("data/raw/table.parquet").select(prepared.column_names)
     assert prepared.equals(expected.cast(prepared.schema)), (prepared, expected)
 
 
@@ -157,7 +165,10 @@ def require_finite(model: Model) -> None:
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
 
 
-KINDS = {"params": parameters, "csv": table, "parquet": binary_table, "safetensors": weights}
+KINDS = {
+    "params": parameters, "csv": table, "mixed": table, "parquet": binary_table,
+    "safetensors": weights,
+}  # fmt: skip
 
 
 def too_long(*_: object) -> None:
@@ -194,8 +205,9 @@ def main() -> None:
         os.chdir(folder)
         shutil.copy(ROOT / "params.yaml", folder)
         Path("data/raw").mkdir(parents=True)
-        if kind in {"csv", "parquet"}:
-            text = Path("params.yaml").read_text().replace("source: line", f"source: norris.{kind}")
+        if kind in {"csv", "mixed", "parquet"}:
+            source = f"source: table.{BASES[kind].suffix[1:]}"
+            text = Path("params.yaml").read_text().replace("source: line", source)
             for old, new in SETTINGS.items():
                 assert old in text
                 text = text.replace(old, new)

@@ -79,24 +79,19 @@ def test_after_an_error_there_is_no_file_or_the_old_one(tmp_path, name):
         assert [file.read_bytes() for file in tmp_path.iterdir()] == ([before] if before else [])
 
 
-@pytest.mark.parametrize(
-    ("path", "sentence"),
-    [
-        ("t.xlsx", "--output must end in .csv, .tsv or .parquet. Got t.xlsx."),
-        (".", "--output must be a file in an existing folder. Got .."),
-        ("none/t.csv", "--output must be a file in an existing folder. Got none/t.csv."),
-    ],
-)
-def test_an_output_that_cannot_be_written_is_refused(tmp_path, monkeypatch, path, sentence):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as error, table_output(path, ["a"]):
+def test_an_output_of_another_format_is_refused():
+    with pytest.raises(UserError) as error, table_output("t.xlsx", ["a"]):
         pass
-    assert str(error.value) == sentence
+    assert str(error.value) == "--output must end in .csv, .tsv or .parquet. Got t.xlsx."
+
+
+def test_the_header_is_written_with_the_first_batch(capsysbinary):
+    with suppress(ZeroDivisionError), table_output("-", ["a"]):
+        raise ZeroDivisionError
+    assert capsysbinary.readouterr().out == b""
 
 
 def test_a_column_that_is_not_text_is_refused(tmp_path):
     with pytest.raises(UserError) as error, table_output(str(tmp_path / "t.csv"), ["a"]) as write:
         write([pa.array([[1]])])
-    assert str(error.value) == (
-        "A column of list<item: int64> cannot be written as text. Give --output a .parquet file."
-    )
+    assert str(error.value).startswith("The table cannot be written as .csv: ")
