@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from stages.base import threads
 from stages.base.errors import UserError
 from stages.base.files import RAW
-from stages.base.params import load_params
+from stages.base.params import TrainParams, load_params
 from stages.tables.columns import TableColumn, choose_columns, read_rows
 from stages.tables.table import Table
 from tests.verify import ROOT, copy_files
@@ -48,6 +48,12 @@ def use_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr(threads, "_pool", lambda: pool)
 
     return use
+
+
+def train_params(**changes: Any) -> TrainParams:
+    """The parameters of `train` in the project's params.yaml, with some changes."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())["train"]
+    return TrainParams.model_validate(content | changes)
 
 
 @pytest.fixture

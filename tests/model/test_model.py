@@ -20,11 +20,12 @@ STATISTICS = Statistics(
     minimum={"a": 7.0, "b": -4.0, "t": 90.0},
     maximum={"a": 13.0, "b": -2.0, "t": 110.0},
 )
+from tests.conftest import train_params
 
 
 def model(hidden=(), dtype=torch.float64):
     torch.manual_seed(0)
-    result = Model(["a", "b"], "t", hidden, dtype)
+    result = Model(["a", "b"], "t", train_params(hidden=hidden), dtype)
     result.standardize_by(STATISTICS)
     return result
 
@@ -55,7 +56,7 @@ def test_a_line_is_initialised_as_pytorchs_own_linear_layer():
     torch.manual_seed(42)
     layer = torch.nn.Linear(1, 1)
     torch.manual_seed(42)
-    line = Model(["x"], "y", [], torch.float32)
+    line = Model(["x"], "y", train_params(hidden=[]), torch.float32)
     assert line.line() == [layer.bias.item(), layer.weight.item()]
 
 
@@ -79,7 +80,7 @@ def test_constant_columns_have_no_z_scores():
     deviations = {"a": 0.0, "b": 1.0, "t": 0.0}
     statistics = STATISTICS.model_copy(update={"standard_deviation": deviations})
     with pytest.raises(UserError) as error:
-        Model(["a", "b"], "t", [], torch.float32).standardize_by(statistics)
+        Model(["a", "b"], "t", train_params(hidden=[]), torch.float32).standardize_by(statistics)
     assert str(error.value) == (
         "train: constant in the training rows: `a`, `t`. Choose other columns to learn from"
         " (`prepare.features`) or to predict (`prepare.target`), or another split for a rare"

@@ -18,6 +18,7 @@ SIGNATURE = Signature(
     versions={"torch": "2.13.0"},
 )
 NUMBERS = {"weight": torch.zeros(1)}
+from tests.conftest import train_params
 
 
 def test_a_signature_is_read_as_it_was_written(tmp_path):
@@ -48,7 +49,7 @@ def test_the_text_is_sorted():
     ],
 )
 def test_a_signature_with_wrong_values_is_refused_and_takes_no_memory(tmp_path, changes):
-    model = Model(["a", "b"], "t", [3], torch.float32)
+    model = Model(["a", "b"], "t", train_params(hidden=[3]), torch.float32)
     signature = model.signature("cpu", {}).model_dump() | changes
     path = tmp_path / "weights.safetensors"
     path.write_bytes(save(model.state_dict(), {METADATA: json.dumps(signature)}))

@@ -10,6 +10,7 @@ from stages.release.export import OPSET, export
 from stages.release.proof import start_session
 
 VERSIONS = {"torch": "2.13.0"}
+from tests.conftest import train_params
 
 
 def exported(model):
@@ -20,7 +21,7 @@ def exported(model):
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    model = Model(["a", 'ü"|\n'], "t", [5], torch.float64, {"c": ["u"]})
+    model = Model(["a", 'ü"|\n'], "t", train_params(hidden=[5]), torch.float64, {"c": ["u"]})
     model.input_scale.fill_(2.0)
     return model
 

@@ -13,7 +13,7 @@ from stages.release import proof
 from stages.release.export import export
 from stages.release.proof import TOLERANCE, magnitudes, start_session
 from stages.release.reference import predict, read_weights
-from tests.conftest import ROOT, command
+from tests.conftest import ROOT, command, train_params
 
 NETWORKS = [[], [8], [64, 64], [16] * 10, [128] * 6, [4096], [1024] * 4]
 
@@ -21,7 +21,7 @@ NETWORKS = [[], [8], [64, 64], [16] * 10, [128] * 6, [4096], [1024] * 4]
 def random_model(num_features, hidden, dtype, mean, scale):
     """A network whose weights are about as large as after training, and its 200 rows."""
     torch.manual_seed(len(hidden))
-    model = Model([f"f{i}" for i in range(num_features)], "t", hidden, dtype)
+    model = Model([f"f{i}" for i in range(num_features)], "t", train_params(hidden=hidden), dtype)
     model.input_mean.copy_(torch.randn(num_features) * 100)
     model.input_scale.copy_(torch.rand(num_features) + 0.1)
     model.target_mean.fill_(mean)
@@ -79,7 +79,9 @@ def test_right_programs_are_within_the_bound_and_wrong_ones_are_not(
 
 
 def test_the_order_of_a_sum_whose_terms_cancel_is_no_difference():
-    weights = weights_of(Model([f"f{i}" for i in range(200)], "t", [], torch.float32))
+    weights = weights_of(
+        Model([f"f{i}" for i in range(200)], "t", train_params(hidden=[]), torch.float32)
+    )
     weights["network.0.weight"][:] = 1 / 3
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(1000, 200)).astype(np.float32) * 1e6
@@ -103,7 +105,7 @@ class Block:
 
 
 def test_a_difference_of_half_of_the_predictions_is_no_rounding(tmp_path, monkeypatch):
-    model = Model([f"f{i}" for i in range(200)], "t", [], torch.float32)
+    model = Model([f"f{i}" for i in range(200)], "t", train_params(hidden=[]), torch.float32)
     torch.nn.init.constant_(model.network[0].weight, 1 / 3)
     (tmp_path / "model.safetensors").write_bytes(model.to_bytes(torch.device("cpu")))
     rows = np.random.default_rng(0).normal(size=(50, 201)).astype(np.float32) * 1e6

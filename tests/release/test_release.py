@@ -14,6 +14,7 @@ from stages.model.model import Model
 from stages.release.release import open_release
 
 CURE = ". Get the release again, or run `dvc repro --force save`."
+from tests.conftest import train_params
 
 
 @pytest.fixture
@@ -106,11 +107,11 @@ def forge(folder, model):
 
 
 def test_weights_of_another_model_are_refused(folder):
-    forge(folder, Model(["x"], "y", [4], torch.float32))
+    forge(folder, Model(["x"], "y", train_params(hidden=[4]), torch.float32))
     assert refusal(folder) == changed(
         folder, "model.json", "it does not describe model.safetensors"
     )
-    wider = Model(["x"], "y", [], torch.float32)
+    wider = Model(["x"], "y", train_params(hidden=[]), torch.float32)
     wider.network = torch.nn.Sequential(torch.nn.Linear(2, 1))
     forge(folder, wider)
     assert "size mismatch for network.0.weight" in refusal(folder)

@@ -14,6 +14,7 @@ from stages.training import batches as module
 from stages.training.batches import WINDOW_BLOCKS, batches, block_size, load_rows
 
 BLOCK = block_rows(2)
+from tests.conftest import train_params
 
 
 class Numbers:
@@ -31,7 +32,11 @@ class Numbers:
 
 
 def loaded(num_rows):
-    return load_rows(Numbers(num_rows), Model(["x"], "y", [], torch.float64), Path(gettempdir()))
+    return load_rows(
+        Numbers(num_rows),
+        Model(["x"], "y", train_params(hidden=[]), torch.float64),
+        Path(gettempdir()),
+    )
 
 
 def drawn(num_rows, batch_size, seed=0, epoch=0):
@@ -101,7 +106,9 @@ def test_many_rows_lie_in_a_file_without_a_name_and_give_the_same_batches(tmp_pa
     expected = drawn(1000, 64, seed=1)
     monkeypatch.setattr(module, "MAX_ORDINARY_BYTES", 0)
     assert drawn(1000, 64, seed=1) == expected
-    rows = load_rows(Numbers(1000), Model(["x"], "y", [], torch.float64), tmp_path)
+    rows = load_rows(
+        Numbers(1000), Model(["x"], "y", train_params(hidden=[]), torch.float64), tmp_path
+    )
     assert rows.num_rows == 1000
     assert list(tmp_path.iterdir()) == []
     maps = Path("/proc/self/maps").read_text()
@@ -110,7 +117,12 @@ def test_many_rows_lie_in_a_file_without_a_name_and_give_the_same_batches(tmp_pa
 
 
 def test_a_split_without_rows_is_loaded(tmp_path):
-    assert load_rows(Numbers(0), Model(["x"], "y", [], torch.float64), tmp_path).num_rows == 0
+    assert (
+        load_rows(
+            Numbers(0), Model(["x"], "y", train_params(hidden=[]), torch.float64), tmp_path
+        ).num_rows
+        == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +147,7 @@ def test_loaded_rows_are_scaled_as_the_model_scales(tmp_path):
     writer = SplitWriter(tmp_path / "rows.parquet", ["a", "b", "t"], "float32")
     writer.write(cells)
     writer.close()
-    model = Model(["a", "b"], "t", [], torch.float32)
+    model = Model(["a", "b"], "t", train_params(hidden=[]), torch.float32)
     model.standardize_by(
         Statistics(
             columns=["a", "b", "t"],
