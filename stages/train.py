@@ -32,7 +32,7 @@ from stages.rows.split import Split, Statistics, read_statistics
 from stages.training.batches import ScaledRows, batches, block_size, load_rows
 from stages.training.checkpoint import Checkpoint, History, State
 from stages.training.gradient import mean_loss
-from stages.training.probe import probe
+from stages.training.probe import try_network
 from stages.training.ranks import Ranks, join_ranks, start_ranks
 
 HISTORY_COLUMNS, MAX_HISTORY_ROWS = ["epoch", "train_loss", "validation_loss"], 1000
@@ -45,7 +45,7 @@ def main() -> None:
     set_numerics(params.train.numerics)
     device = choose_device(params.device, getattr(torch, training.dtype))
     model = build_model(params.train, training, read_statistics(training))
-    not_portable = probe(model.network, LOSSES[params.train.loss], len(model.features))
+    not_portable = try_network(model)
     model.to(device)
     with join_ranks() as ranks:
         data = [training.path, validation.path, STATISTICS]
@@ -64,6 +64,8 @@ def main() -> None:
         f"train: {history[-1][0]} epochs on {device}, {training.num_rows} rows;"
         f" learned {model.describe()}"
     )
+    if not_portable:
+        print(f"train: the bits repeat on this kind of CPU only: {', '.join(not_portable)}")
 
 
 def train(

@@ -20,7 +20,7 @@ MAY_IMPORT = {  # each room also its own files
     "tables": {"base", "rows"},
     "network": {"base"},
     "model": {"base", "rows", "network"},
-    "training": {"base", "rows", "model"},
+    "training": {"base", "rows", "network", "model"},
     "scoring": {"base", "rows", "model"},
     "release": {"base", "rows", "model"},
 }

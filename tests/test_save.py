@@ -101,7 +101,7 @@ def test_model_json_holds_what_the_model_is_and_where_it_comes_from(released):
     for column, name in ((manifest["inputs"][0], "x"), (manifest["target"], "y")):
         assert (column["name"], column["type"]) == (name, "float32")
         assert (column["minimum"], column["maximum"]) == (min(training[name]), max(training[name]))
-    assert manifest["architecture"] == {"activation": "relu", "hidden": [], "widths": [1, 1]}
+    assert manifest["architecture"] == {"network": "a linear model", "widths": [1, 1]}
     assert manifest["parameters"] == load_params().model_dump()
     assert manifest["scores"] == read_json(EVALUATION)
     assert manifest["trained_on"] == "cpu"
@@ -143,9 +143,13 @@ def test_onnx_that_predicts_other_values_is_not_released(released, change, monke
     change({"save.onnx": True, "save.require": {}})
     export = exporting.export
 
-    def export_another(weights, signature):
-        weights["network.0.weight"] = weights["network.0.weight"] * np.float32(1.001)
-        return export(weights, signature)
+    def export_another(path):
+        model = Model.load(path)
+        with torch.no_grad():
+            model.network[0].weight *= 1.001
+        other = path.with_name("other")
+        other.write_bytes(model.to_bytes(torch.device("cpu"), []))
+        return export(other)
 
     monkeypatch.setattr(exporting, "export", export_another)
     with pytest.raises(UserError) as error:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stages.base.errors import UserError
 from stages.base.params import TrainParams
+from stages.base.portable import ReLU
 from stages.model.signature import Signature, open_weights
 from stages.network import build_network
 from stages.rows.categories import Categories
@@ -39,12 +40,7 @@ class Model(nn.Module):
         super().__init__()
         self.categories = dict(categories or {})
         self.features, self.target, self.params, self.dtype = [*features], target, params, dtype
-        previous_dtype = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)
-        try:
-            self.network = build_network(len(features), params)
-        finally:
-            torch.set_default_dtype(previous_dtype)
+        self.network = build_network(len(features), params).to(dtype)
         self.input_mean = nn.Buffer(torch.zeros(len(features), dtype=dtype))
         self.input_scale = nn.Buffer(torch.ones(len(features), dtype=dtype))
         self.target_mean = nn.Buffer(torch.zeros(1, dtype=dtype))
@@ -104,10 +100,9 @@ class Model(nn.Module):
 
     @torch.inference_mode()
     def probe(self) -> list[float]:
-        """Return what the network predicts for two rows of z-scores."""
-        row = torch.linspace(-1, 1, len(self.features), dtype=self.dtype)
-        rows = torch.stack([row, -row]).to(self.input_mean.device)
-        return self.network(rows)[:, 0].tolist()
+        """Return what the network predicts for eight rows of z-scores."""
+        rows = torch.linspace(-4, 4, 8 * len(self.features), dtype=self.dtype).reshape(-1, 8).T
+        return self.network(rows.to(self.input_mean.device))[:, 0].nan_to_num().tolist()
 
     def to_bytes(self, device: torch.device, not_portable: list[str]) -> bytes:
         """Return a safetensors file: the state dict, and the signature that rebuilds the model."""
@@ -125,7 +120,10 @@ class Model(nn.Module):
             trained_on=device.type,
             versions={name: version(name).partition("+")[0] for name in RECORDED_VERSIONS},
         )
-        tensors = {name: tensor.cpu() for name, tensor in self.state_dict().items()}
+        tensors = {  # each has its own memory, also if layers share one
+            name: tensor.cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in self.state_dict().items()
+        }
         return save(tensors, signature.to_metadata())
 
     @classmethod
@@ -137,21 +135,19 @@ class Model(nn.Module):
                 builds another network.
         """
         with open_weights(path, "pt") as (signature, file):
-            with torch.device("meta"):  # it draws no initial weights
-                model = cls(
-                    signature.features,
-                    signature.target,
-                    signature.train,
-                    getattr(torch, signature.dtype),
-                    signature.categories,
-                )
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            try:
-                model.load_state_dict(state, assign=True)
-                model.eval()
-                is_same = np.allclose(model.probe(), signature.probe, rtol=1e-3, atol=1e-5)
-            except RuntimeError:  # other names or shapes
-                is_same = False
+        model = cls(
+            signature.features,
+            signature.target,
+            signature.train,
+            getattr(torch, signature.dtype),
+            signature.categories,
+        ).eval()
+        try:
+            model.load_state_dict(state)
+            is_same = np.allclose(model.probe(), signature.probe, rtol=1e-3, atol=1e-5)
+        except RuntimeError:  # other names or shapes
+            is_same = False
         if not is_same:
             raise UserError(
                 f"{path} holds another network ({signature.network}) than stages/network.py builds."
@@ -163,10 +159,10 @@ class Model(nn.Module):
 def dense_widths(network: nn.Module) -> list[int] | None:
     """Return the widths of the hidden layers; None if it is not linear layers with ReLU between."""
     layers = [*network] if type(network) is nn.Sequential else []
-    linear = [layer for layer in layers[::2] if isinstance(layer, nn.Linear)]
+    linear = [layer for layer in layers[::2] if type(layer) is nn.Linear]
     is_dense = (
         len(layers) == 2 * len(linear) - 1
-        and all(isinstance(layer, nn.ReLU) for layer in layers[1::2])
+        and all(type(layer) in {nn.ReLU, ReLU} for layer in layers[1::2])
         and all(layer.bias is not None for layer in linear)
     )
     return [layer.out_features for layer in linear[:-1]] if is_dense else None
@@ -177,7 +173,7 @@ def describe_network(network: nn.Module) -> str:
     widths = dense_widths(network)
     if widths is None:
         size = sum(parameter.numel() for parameter in network.parameters())
-        return f"{type(network).__name__}, a network of {size:,} parameters,"
+        return f"{type(network).__name__}, a network of {size:,} parameters"
     hidden = "-".join(map(str, widths))
     return f"a network of {hidden} hidden units" if widths else "a linear model"
 

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -42,23 +41,7 @@ def open_release(folder: Path) -> Release:
     names = [column.name for column in (*manifest.inputs, manifest.target)]
     if names != [*model.features, model.target] or manifest.categories != model.categories:
         raise _changed(path, f"it does not describe {MODEL}")
-    if ONNX in manifest.files:
-        import onnx  # noqa: PLC0415 (slow to import, and many releases have no ONNX)
-
-        if _has_external_data(onnx.load(folder / ONNX, load_external_data=False)):
-            raise _changed(folder / ONNX, "it reads weights from other files")
     return Release(manifest, model)
-
-
-def _has_external_data(message: Any) -> bool:
-    """Whether a protobuf message, or one in it, such as a graph in a node, names another file."""
-    for field, value in message.ListFields():
-        parts = value if field.is_repeated else [value]
-        if field.name == "external_data":
-            return True
-        if field.message_type and any(map(_has_external_data, parts)):
-            return True
-    return False
 
 
 def _changed(path: Path, why: str) -> UserError:

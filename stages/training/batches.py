@@ -120,12 +120,13 @@ def block_size(network: nn.Module, num_features: int) -> int:
     them. A block of the file consists of whole blocks in training.
     """
     widths = [1]
-    on_meta = copy.deepcopy(network).to("meta")  # computes shapes alone
-    for module in on_meta.modules():
+    watched = copy.deepcopy(network)
+    for module in watched.modules():
         module.register_forward_hook(
-            lambda _module, _inputs, output: widths.append(output[0].numel())
+            lambda *arguments: widths.extend(a.numel() for a in arguments if isinstance(a, Tensor))
         )
-    on_meta(torch.empty(2, num_features, device="meta", dtype=next(network.parameters()).dtype))
+    parameter = next(network.parameters())
+    watched(torch.zeros(1, num_features, dtype=parameter.dtype, device=parameter.device))
     layer_rows = 1 << (MAX_LAYER_VALUES // max(widths)).bit_length() - 1
     return min(block_rows(num_features + 1), max(layer_rows, MIN_LAYER_ROWS))
 

@@ -1,7 +1,6 @@
 """Try a network on a few numbers before it is trained: does it keep what training promises?"""
 
-import copy
-from collections.abc import Callable
+import operator
 from typing import Any
 
 import torch
@@ -9,18 +8,29 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.base.errors import UserError
+from stages.model.model import Model
+from stages.network import LOSSES, build_optimizer
 
-# Operations with the same bits on every x86-64 CPU; tests compare emulated ones.
+NETWORK = "stages/network.py: the network"
+# Operations whose values and gradients have the same bits on every x86-64 CPU. They add, multiply,
+# divide, compare or copy; tests/slow/test_other_cpus.py tries each of them on emulated CPUs.
 PORTABLE = {
-    *("abs", "add", "addmm", "cat", "clone", "detach", "div", "empty_like", "expand", "gt"),
-    *("huber_loss", "huber_loss_backward", "maximum", "mean", "minimum", "mm", "mse_loss"),
-    *("mse_loss_backward", "mul", "neg", "new_zeros", "ones_like", "relu", "select", "sgn"),
-    *("slice", "sub", "sum", "t", "threshold_backward", "unsqueeze", "view", "where"),
-    "zeros_like",
+    *("_foreach_add", "_fused_adamw", "_local_scalar_dense", "_prelu_kernel"),
+    *("_record_function_enter_new", "_record_function_exit", "_to_copy", "_trilinear"),
+    *("_unsafe_view", "abs", "add", "addmm", "amax", "amin", "bmm", "cat", "clamp", "clamp_min"),
+    *("clone", "constant_pad_nd", "copy", "cumsum", "detach", "div", "dot", "embedding"),
+    *("embedding_dense", "empty_like", "eq", "expand", "flip", "ge", "gt", "hardshrink"),
+    *("hardsigmoid", "hardswish", "hardtanh", "huber_loss", "index", "index_add", "index_put"),
+    *("index_select", "le", "leaky_relu", "lift_fresh", "logical_and", "lt", "masked_fill"),
+    *("max", "maximum", "mean", "minimum", "mm", "mse_loss", "mul", "native_group_norm"),
+    *("native_layer_norm", "neg", "new_zeros", "ones_like", "permute", "pow 1", "pow 2", "pow 3"),
+    *("reciprocal", "relu", "rsqrt", "rsub", "scalar_tensor", "scatter", "select", "sgn", "sign"),
+    *("slice", "smooth_l1_loss", "softshrink", "split", "squeeze", "stack", "std", "sub", "sum"),
+    *("t", "threshold", "transpose", "unsqueeze", "var", "view", "where", "zeros", "zeros_like"),
 }
 
 
-class _Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):
     """Note the names of all operations inside the ``with`` block."""
 
     def __init__(self) -> None:
@@ -30,40 +40,75 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.names.add(func.overloadpacket.__name__)
+        name = func.overloadpacket.__name__.removesuffix("_").removesuffix("_backward")
+        has_exponent = name == "pow" and not isinstance(args[1], Tensor)
+        self.names.add(f"pow {args[1]:g}" if has_exponent else name)
         return func(*args, **(kwargs or {}))
 
 
-def probe(network: nn.Module, loss_function: Callable[..., Tensor], num_inputs: int) -> list[str]:
-    """Compute two steps with a copy of the network.
+def try_network(model: Model) -> list[str]:
+    """Build the network twice; take two steps with one, and predict in pieces with the other.
 
     Returns:
         The operations whose bits may depend on the kind of CPU.
 
     Raises:
-        UserError: If rows cannot be computed block by block, at any time and by any thread.
+        UserError: If the network cannot be computed block by block, at any time and by any thread,
+            or if a file of weights does not hold all of it.
     """
-    network = copy.deepcopy(network).train()
-    dtype = next(network.parameters()).dtype
-    inputs = torch.linspace(-1, 1, 4 * num_inputs, dtype=dtype).reshape(4, num_inputs)
-    buffers, random_state = copy.deepcopy([*network.buffers()]), torch.get_rng_state()
-    with _Operations() as operations:
-        predictions = network(inputs)
-        loss_function(predictions, predictions.detach() - 1).backward()
-    halves = torch.cat([network(half) for half in inputs.split(2)])
+    params = model.params.model_copy(update={"lr": 1e-3})
+    network, fresh = (
+        Model(model.features, model.target, params, model.dtype).network for _ in range(2)
+    )
+    optimizer = build_optimizer(params, [*network.parameters()])
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(64, len(model.features) + 1, generator=generator, dtype=model.dtype)
+    inputs, targets = rows[:, :-1].clone(), rows[:, -1:]
+    buffers = [buffer.clone() for buffer in network.train().buffers()]
+    attributes, random_state = _attributes(network), torch.get_rng_state()
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = LOSSES[params.loss](network(inputs), targets)
+        loss.backward()
+        return loss.item()
+
+    predictions = network(inputs)
+    if (predictions.shape, predictions.dtype) != (targets.shape, targets.dtype):
+        what = f"{tuple(predictions.shape)} of {predictions.dtype}"
+        raise UserError(
+            f"{NETWORK} returns {what} for 64 rows. Return {tuple(targets.shape)} of {model.dtype}."
+        )
+    with Operations() as operations:
+        for _ in range(2):
+            optimizer.step(closure)
+    fresh.eval().load_state_dict(network.state_dict())
+    pieces = [fresh(piece) for piece in inputs.split(21)[::-1]]  # the first is one row
+    predictions = network(inputs)
+    difference = (torch.cat(pieces[::-1]) - predictions).abs().max()
     unused = [name for name, parameter in network.named_parameters() if parameter.grad is None]
-    fault = ""
-    if predictions.shape != (4, 1):
-        fault = f"returns the shape {tuple(predictions.shape)} for 4 rows. Return (rows, 1)"
-    elif not torch.equal(random_state, torch.get_rng_state()):
-        fault = "draws random numbers, as Dropout does, so no result repeats. Remove that layer"
-    elif not all(map(torch.equal, buffers, network.buffers())):
-        fault = "keeps statistics of a batch, as BatchNorm does, but a batch is computed block by"
-        fault += " block. Use LayerNorm"
-    elif not torch.allclose(halves, predictions, rtol=1e-3):
-        fault = "predicts a row from other rows, but rows are computed block by block. Remove that"
-    elif unused:
-        fault = f"has parameters that its forward pass does not use: {unused[0]}. Remove them"
-    if fault:
-        raise UserError(f"stages/network.py: the network {fault}.")
+    faults = {
+        "draws random numbers, as Dropout does, so no result repeats. Remove that layer": (
+            not torch.equal(random_state, torch.get_rng_state())
+        ),
+        "changes its inputs. Compute with a copy": not torch.equal(inputs, rows[:, :-1]),
+        "changes itself as it predicts, as BatchNorm does, but threads compute many blocks of rows"
+        " at once. Use LayerNorm": (
+            not all(map(torch.equal, buffers, network.buffers()))
+            or any(map(operator.is_not, attributes, _attributes(network)))
+        ),
+        f"has parameters without a gradient: {', '.join(unused)}. Remove them, or make them"
+        " buffers": unused,
+        "predicts other values if it is built again, in `eval()`, or beside other rows. Let a"
+        " prediction depend on its row, parameters and buffers alone": (
+            difference > 1e-3 * predictions.abs().max()
+        ),
+    }
+    for fault, is_found in faults.items():
+        if is_found:
+            raise UserError(f"{NETWORK} {fault}.")
     return sorted(operations.names - PORTABLE)
+
+
+def _attributes(network: nn.Module) -> list[Any]:
+    return [value for module in network.modules() for value in vars(module).values()]

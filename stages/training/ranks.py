@@ -54,32 +54,25 @@ class Ranks:
         """Return rank 0's ``content``, in every rank."""
         if self.num_ranks == 1:
             return content
-        size = torch.tensor(len(content))
-        distributed.broadcast(size, 0)
-        buffer = torch.zeros(int(size), dtype=torch.uint8)
-        if self.rank == 0:
-            buffer.numpy()[:] = np.frombuffer(content, np.uint8)
-        distributed.broadcast(buffer, 0)
-        return buffer.numpy().tobytes()
+        contents = [content]
+        distributed.broadcast_object_list(contents)
+        return contents[0]
 
     def require_equal(self, digests: Mapping[str, bytes]) -> None:
-        """Check that all ranks have the same digests, of 32 bytes each.
+        """Check that all ranks have the same digests.
 
         Raises:
             UserError: In every rank; it names what differs.
         """
         if self.num_ranks == 1:
             return
-        mine = torch.frombuffer(bytearray(b"".join(digests.values())), dtype=torch.uint8)
-        all_ranks = [torch.empty_like(mine) for _ in range(self.num_ranks)]
-        distributed.all_gather(all_ranks, mine)
-        rows = torch.stack(all_ranks).reshape(self.num_ranks, len(digests), -1)  # (…, …, 32)
-        is_equal = (rows == rows[0]).all(dim=2)
+        all_ranks: list[dict[str, bytes]] = [{}] * self.num_ranks
+        distributed.all_gather_object(all_ranks, dict(digests))
         faults = [
             f"train: rank {rank} and rank 0 differ in the {name}. Make it the same on all hosts."
-            for rank in range(self.num_ranks)
-            for name, equal in zip(digests, is_equal[rank], strict=True)
-            if not equal
+            for rank, theirs in enumerate(all_ranks)
+            for name, digest in theirs.items()
+            if digest != all_ranks[0][name]
         ]
         if faults:
             raise UserError("\n".join(faults))

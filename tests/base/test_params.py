@@ -78,7 +78,7 @@ SENTENCES = [  # one for each rule
         5,
         "`prepare.sed` is not a parameter. Did you mean `prepare.seed` or `train.seed`?",
     ),
-    ("momentum", 5, "`momentum` is not a parameter. Remove it."),
+    ("loader", 5, "`loader` is not a parameter. Remove it."),
 ]
 
 

@@ -57,6 +57,7 @@ def table(job: Job) -> tuple[np.ndarray, np.ndarray]:
 
 def ours(job: Job, numerics: str) -> Epochs:
     import torch
+    import yaml
 
     from stages import train
     from stages.base.params import TrainParams
@@ -69,7 +70,11 @@ def ours(job: Job, numerics: str) -> Epochs:
 
     set_numerics(numerics)
     names = [f"x{i}" for i in range(job.features)]
-    model = Model(names, "y", job.hidden, torch.float32)
+    settings = yaml.safe_load(Path("params.yaml").read_text())["train"] | {
+        "hidden": [*job.hidden], "standardize": False, "lr": LR,
+        "batch_size": job.batch_size, "numerics": numerics,
+    }  # fmt: skip
+    model = Model(names, "y", TrainParams.model_validate(settings), torch.float32)
     splits = []
     with tempfile.TemporaryDirectory() as folder:
         for rows in (np.column_stack(table(job)), np.empty((0, job.features + 1), np.float32)):
@@ -80,10 +85,7 @@ def ours(job: Job, numerics: str) -> Epochs:
             splits.append(load_rows(Split(path), model, Path(folder)))
 
     def epochs(count: int) -> None:
-        params = TrainParams(
-            hidden=[*job.hidden], standardize=False, loss="mse", optimizer="sgd", lr=LR,
-            epochs=count, batch_size=job.batch_size, patience=None, numerics=numerics, seed=42,
-        )  # fmt: skip
+        params = TrainParams.model_validate(settings | {"epochs": count})
         with tempfile.TemporaryDirectory() as folder:
             os.environ["DVC_ROOT"] = folder
             with Checkpoint(params, torch.device("cpu"), [], Ranks()) as checkpoint:

@@ -11,10 +11,11 @@ from stages.base.errors import UserError
 from stages.model.model import Model
 from stages.release import proof
 from stages.release.export import export
-from stages.release.proof import TOLERANCE, magnitudes, start_session
+from stages.release.proof import DENSE_ROUNDINGS, magnitudes, start_session
 from stages.release.reference import predict, read_weights
 from tests.conftest import ROOT, command, train_params
 
+CPU = torch.device("cpu")
 NETWORKS = [[], [8], [64, 64], [16] * 10, [128] * 6, [4096], [1024] * 4]
 
 
@@ -41,7 +42,7 @@ def weights_of(model):
 def difference(predicted, expected, scale):
     """The largest difference, relative to the tolerance."""
     ratio = np.abs(predicted.astype(np.float64) - expected) / scale
-    return ratio.max() / TOLERANCE[str(expected.dtype)]
+    return ratio.max() / (DENSE_ROUNDINGS * np.finfo(expected.dtype).eps)
 
 
 def without_layer(weights, inputs):
@@ -60,14 +61,16 @@ def without_layer(weights, inputs):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("hidden", NETWORKS, ids=map(str, NETWORKS))
 def test_right_programs_are_within_the_bound_and_wrong_ones_are_not(
-    hidden, num_features, dtype, mean, scale
+    tmp_path, hidden, num_features, dtype, mean, scale
 ):
     model, inputs = random_model(num_features, hidden, dtype, mean, scale)
     weights, rows = weights_of(model), inputs.numpy()
     with torch.inference_mode():
         expected = model(inputs).numpy()
     sizes = magnitudes(weights, rows)
-    session = start_session(export(weights, model.signature("cpu", {"torch": ""})))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(model.to_bytes(CPU, []))
+    session = start_session(export(path))
     for program in (session, lambda inputs: predict(weights, inputs)):
         assert difference(program(rows), expected, sizes) < 0.5
     other = weights | {"network.0.weight": weights["network.0.weight"] * 1.01}
@@ -107,7 +110,7 @@ class Block:
 def test_a_difference_of_half_of_the_predictions_is_no_rounding(tmp_path, monkeypatch):
     model = Model([f"f{i}" for i in range(200)], "t", train_params(hidden=[]), torch.float32)
     torch.nn.init.constant_(model.network[0].weight, 1 / 3)
-    (tmp_path / "model.safetensors").write_bytes(model.to_bytes(torch.device("cpu")))
+    (tmp_path / "model.safetensors").write_bytes(model.to_bytes(CPU, []))
     rows = np.random.default_rng(0).normal(size=(50, 201)).astype(np.float32) * 1e6
     rows[:, 1:200:2] = 10 * np.sign(rows[:, 1:200:2]) - rows[:, :199:2]  # terms cancel
     expected, sizes = (
@@ -116,7 +119,8 @@ def test_a_difference_of_half_of_the_predictions_is_no_rounding(tmp_path, monkey
     )
     assert difference(0 * expected, expected, sizes) < 1
     split, predictions = Block(rows), Block(expected)
-    assert proof.prove(tmp_path, split, predictions) == {"NumPy": 0.0}
+    found = proof.prove(tmp_path, split, predictions)  # of fewer rows at a time, which NumPy
+    assert found["NumPy"] < 1e-6  # adds in another order
     monkeypatch.setattr(proof, "predict", lambda _weights, inputs: 0 * inputs[:, :1])
     with pytest.raises(UserError, match="save: NumPy and PyTorch predict different values"):
         proof.prove(tmp_path, split, predictions)

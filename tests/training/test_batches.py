@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.model.model import Model
+from stages.network import build_network
 from stages.rows.split import Split, SplitWriter, Statistics, block_rows
 from stages.training import batches as module
 from stages.training.batches import WINDOW_BLOCKS, batches, block_size, load_rows
+from tests.conftest import train_params
 
 BLOCK = block_rows(2)
-from tests.conftest import train_params
 
 
 class Numbers:
@@ -139,7 +140,8 @@ def test_a_split_without_rows_is_loaded(tmp_path):
     ],
 )
 def test_the_rows_of_a_block_depend_only_on_columns_and_hidden_units(features, hidden, size):
-    assert block_size(features, hidden) == size
+    network = build_network(features, train_params(hidden=hidden))
+    assert block_size(network, features) == size
 
 
 def test_loaded_rows_are_scaled_as_the_model_scales(tmp_path):
