@@ -27,14 +27,20 @@ Program = Callable[[NDArray[Any]], NDArray[Any]]  # inputs (rows, features) → 
 @contextmanager
 def onnx_refusals() -> Iterator[None]:
     """Say in one sentence that a network cannot be computed with ONNX."""
-    import onnx  # noqa: PLC0415 (only for a release with model.onnx)
+    from onnx.checker import ValidationError  # noqa: PLC0415 (only with model.onnx)
     from onnxruntime.capi import onnxruntime_pybind11_state as runtime  # noqa: PLC0415
 
     errors = [runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.NotImplemented]
-    errors += [runtime.RuntimeException, onnx.checker.ValidationError]
     try:
         yield
-    except (RuntimeError, TypeError, ValueError, *errors) as error:
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        ValidationError,
+        runtime.RuntimeException,
+        *errors,
+    ) as error:
         reason = cut(" ".join(str(error).split()))
         raise UserError(
             f"save: ONNX cannot do this network: {reason}. Set `save.onnx` to false."
@@ -53,7 +59,7 @@ def prove(folder: Path, split: Split, predictions: Predictions) -> dict[str, flo
     signature = read_signature(folder / MODEL)
     programs: dict[str, Program] = {}
     if signature.hidden is None:
-        programs["PyTorch"] = start_model(folder / MODEL)
+        programs["PyTorch in pieces"] = start_model(folder / MODEL)
         extremes = [
             f(predictions.read(b)) for b in range(split.num_blocks) for f in (np.min, np.max)
         ]
@@ -75,11 +81,11 @@ def prove(folder: Path, split: Split, predictions: Predictions) -> dict[str, flo
             largest[name] = float(np.maximum(largest[name], difference.max()))  # NaN stays
     for name, difference in largest.items():
         if not difference <= allowed:
-            cure = {
-                "NumPy": "Run `dvc repro --force`, or set `prepare.dtype` to float64.",
-                "PyTorch": "In stages/network.py, let a prediction depend on its row alone.",
-                "ONNX Runtime": "Set `save.onnx` to false.",
-            }[name]
+            cure = "Set `save.onnx` to false."
+            if not name.startswith("ONNX"):
+                cure = (
+                    "Let a prediction depend on its row alone, or set `prepare.dtype` to float64."
+                )
             raise UserError(
                 f"save: {name} and PyTorch predict different values from the released weights: the"
                 f" relative difference is {difference:.2g}, and at most {allowed:.2g} is allowed."
@@ -107,12 +113,7 @@ def start_model(path: Path) -> Program:
     from stages.model.model import Model  # noqa: PLC0415
 
     model = Model.load(path)
-
-    @torch.inference_mode()
-    def predict_with_torch(inputs: NDArray[Any]) -> NDArray[Any]:
-        return model(torch.from_numpy(inputs)).numpy()
-
-    return predict_with_torch
+    return torch.inference_mode()(lambda inputs: model(torch.from_numpy(inputs)).numpy())
 
 
 @onnx_refusals()
