@@ -113,13 +113,13 @@ def test_the_exported_bytes_are_the_same_each_time_and_tell_nothing_of_this_mach
     assert read_signature(path).to_metadata() == {entry.key: entry.value}
 
 
-OTHER = "predicts? (different|other) values"  # in the proof, or even before the training
+OTHER = "predicts? (different|other) values|holds another network"  # or even before the proof
 FOOLING = {
     "many rows": (lambda net, x, y: y - y.mean(0) if len(x) > 64 else y, OTHER),
     "one row": (lambda net, x, y: y * 2 if len(x) == 1 else y, OTHER),
     "an odd number of rows": (lambda net, x, y: y * (1 + len(x) % 2), OTHER),
     "the clock": (lambda net, x, y: y + 1e-3 * (time.perf_counter_ns() % 2), OTHER),
-    "later calls": (lambda net, x, y: y * 2 if len(net.calls) > 5 else y, "holds another network"),
+    "later calls": (lambda net, x, y: y * 2 if len(net.calls) > 5 else y, OTHER),
     "alternate calls": (lambda net, x, y: y * (1 + 1e-3 * (len(net.calls) % 2)), OTHER),
     "an export": (
         lambda net, x, y: y * 2 if torch.jit.is_tracing() else y,
