@@ -131,6 +131,8 @@ def test_a_network_in_its_own_file_has_the_whole_pipeline(finished, tmp_path, na
     (folder / "new.csv").write_text("x\n0.5\n0.25\n")
     lines = run(folder, "python", "-m", "stages.predict", "models/release", "new.csv").splitlines()
     assert len(lines) == 3
+    if name != "residual":  # each of the rest starts PyTorch once more
+        return
     (folder / "stages/network.py").write_text(SHIPPED)
     for words in (["evaluate"], ["predict", "models/release", "new.csv"], ["save"]):
         end = command(folder, "python", "-m", f"stages.{words[0]}", *words[1:])
