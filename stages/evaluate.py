@@ -154,7 +154,8 @@ def read_history() -> pd.DataFrame:
 
 def loss_label(params: TrainParams, target: str) -> str:
     """Name the loss and its unit."""
-    return f"{LOSS_LABELS[params.loss]} of {'z-scores' if params.standardize else target}"
+    loss = LOSS_LABELS.get(params.loss, f"mean {params.loss} loss")
+    return f"{loss} of {'z-scores' if params.standardize else target}"
 
 
 if __name__ == "__main__":

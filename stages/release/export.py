@@ -1,7 +1,6 @@
 """The model as one ONNX graph, written operation by operation: the same bytes every time."""
 
 import io
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,7 @@ def export(path: Path) -> bytes:
     """
     signature = read_signature(path)
     proto = _traced(path) if signature.hidden is None else _written(path, signature)
-    texts = {
-        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in sorted(signature.model_dump().items())
-    }
-    helper.set_model_props(proto, texts)
+    helper.set_model_props(proto, signature.to_metadata())
     onnx.checker.check_model(proto)
     return proto.SerializeToString(deterministic=True)
 

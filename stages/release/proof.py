@@ -21,20 +21,27 @@ DENSE_ROUNDINGS = 64
 # Relative to the range of all predictions: the kernels of other layers differ more.
 OTHER_ROUNDINGS = 2**10
 
+CURES = {
+    "NumPy": "Run `dvc repro --force`, or set `prepare.dtype` to float64.",
+    "ONNX Runtime": "Set `save.onnx` to false.",
+    "PyTorch in pieces": "In stages/network.py, let a prediction depend on its row alone.",
+}
+
 Program = Callable[[NDArray[Any]], NDArray[Any]]  # inputs (rows, features) → predictions (rows, 1)
 
 
 @contextmanager
 def onnx_refusals() -> Iterator[None]:
     """Say in one sentence that a network cannot be computed with ONNX."""
-    import onnx  # noqa: PLC0415 (only for a release with model.onnx)
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import; else it writes and sends data
+    from onnx.checker import ValidationError  # noqa: PLC0415 (only with model.onnx)
     from onnxruntime.capi import onnxruntime_pybind11_state as runtime  # noqa: PLC0415
 
-    errors = [runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph, runtime.NotImplemented]
-    errors += [runtime.RuntimeException, onnx.checker.ValidationError]
+    errors = [runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph]
+    errors += [runtime.NotImplemented, runtime.RuntimeException]
     try:
         yield
-    except (RuntimeError, TypeError, ValueError, *errors) as error:
+    except (RuntimeError, TypeError, ValueError, ValidationError, *errors) as error:
         reason = cut(" ".join(str(error).split()))
         raise UserError(
             f"save: ONNX cannot do this network: {reason}. Set `save.onnx` to false."
@@ -53,10 +60,9 @@ def prove(folder: Path, split: Split, predictions: Predictions) -> dict[str, flo
     signature = read_signature(folder / MODEL)
     programs: dict[str, Program] = {}
     if signature.hidden is None:
-        programs["PyTorch"] = start_model(folder / MODEL)
-        extremes = [
-            f(predictions.read(b)) for b in range(split.num_blocks) for f in (np.min, np.max)
-        ]
+        programs["PyTorch in pieces"] = start_model(folder / MODEL)
+        blocks = map(predictions.read, range(split.num_blocks))
+        extremes = [extreme for block in blocks for extreme in (block.min(), block.max())]
         scale: Any = np.ptp(extremes) + np.abs(extremes).max() * DENSE_ROUNDINGS / OTHER_ROUNDINGS
     else:
         weights = read_weights(folder / MODEL)
@@ -64,9 +70,9 @@ def prove(folder: Path, split: Split, predictions: Predictions) -> dict[str, flo
     if (folder / ONNX).exists():
         programs["ONNX Runtime"] = start_session((folder / ONNX).read_bytes())
     allowed, largest = tolerance(signature), dict.fromkeys(programs, 0.0)
-    for block in range(split.num_blocks):
-        inputs = np.ascontiguousarray(split.read(block)[:, :-1])
-        expected = predictions.read(block)
+    for number in range(split.num_blocks):
+        inputs = np.ascontiguousarray(split.read(number)[:, :-1])
+        expected = predictions.read(number)
         if signature.hidden is not None:
             half = float(np.abs(expected).max()) / 2  # so large a difference is never rounding
             scale = np.minimum(magnitudes(weights, inputs), half / allowed or np.inf)
@@ -75,15 +81,10 @@ def prove(folder: Path, split: Split, predictions: Predictions) -> dict[str, flo
             largest[name] = float(np.maximum(largest[name], difference.max()))  # NaN stays
     for name, difference in largest.items():
         if not difference <= allowed:
-            cure = {
-                "NumPy": "Run `dvc repro --force`, or set `prepare.dtype` to float64.",
-                "PyTorch": "In stages/network.py, let a prediction depend on its row alone.",
-                "ONNX Runtime": "Set `save.onnx` to false.",
-            }[name]
             raise UserError(
                 f"save: {name} and PyTorch predict different values from the released weights: the"
                 f" relative difference is {difference:.2g}, and at most {allowed:.2g} is allowed."
-                f" {cure}"
+                f" {CURES[name]}"
             )
     return largest
 
@@ -107,18 +108,12 @@ def start_model(path: Path) -> Program:
     from stages.model.model import Model  # noqa: PLC0415
 
     model = Model.load(path)
-
-    @torch.inference_mode()
-    def predict_with_torch(inputs: NDArray[Any]) -> NDArray[Any]:
-        return model(torch.from_numpy(inputs)).numpy()
-
-    return predict_with_torch
+    return torch.inference_mode()(lambda inputs: model(torch.from_numpy(inputs)).numpy())
 
 
 @onnx_refusals()
 def start_session(content: bytes) -> Program:
     """Return a function that predicts with ONNX Runtime, whose telemetry is off."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import; else it writes and sends data
     import onnxruntime  # noqa: PLC0415 (only for a release with model.onnx)
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])

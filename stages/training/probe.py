@@ -12,6 +12,7 @@ from stages.model.model import Model
 from stages.network import LOSSES, build_optimizer
 
 NETWORK = "stages/network.py: the network"
+CURE = "Remove that; docs/extending.md says why, and what to use."
 # Operations whose values and gradients have the same bits on every x86-64 CPU. They add, multiply,
 # divide, compare or copy; tests/slow/test_other_cpus.py tries each of them on emulated CPUs.
 PORTABLE = {
@@ -74,39 +75,34 @@ def try_network(model: Model) -> list[str]:
         return loss.item()
 
     predictions = network(inputs)
-    if (predictions.shape, predictions.dtype) != (targets.shape, targets.dtype):
-        what = f"{tuple(predictions.shape)} of {predictions.dtype}"
-        raise UserError(
-            f"{NETWORK} returns {what} for 64 rows. Return {tuple(targets.shape)} of {model.dtype}."
-        )
+    given, wanted = [f"{tuple(t.shape)} of {t.dtype}" for t in (predictions, targets)]
+    if given != wanted:
+        raise UserError(f"{NETWORK} returns {given} for 64 rows. Return {wanted}.")
     with Operations() as operations:
         for _ in range(2):
             optimizer.step(closure)
     fresh.eval().load_state_dict(network.state_dict())
-    pieces = [fresh(piece) for piece in inputs.split(21)[::-1]]  # the first is one row
+    with torch.inference_mode():
+        pieces = [fresh(piece) for piece in inputs.split(16)[::-1]]
     predictions = network(inputs)
     difference = (torch.cat(pieces[::-1]) - predictions).abs().max()
     unused = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    is_changed = not all(map(torch.equal, buffers, network.buffers()))
+    is_changed |= any(map(operator.is_not, attributes, _attributes(network)))
     faults = {
-        "draws random numbers, as Dropout does, so no result repeats. Remove that layer": (
+        "draws random numbers, as Dropout does": (
             not torch.equal(random_state, torch.get_rng_state())
         ),
-        "changes its inputs. Compute with a copy": not torch.equal(inputs, rows[:, :-1]),
-        "changes itself as it predicts, as BatchNorm does, but threads compute many blocks of rows"
-        " at once. Use LayerNorm": (
-            not all(map(torch.equal, buffers, network.buffers()))
-            or any(map(operator.is_not, attributes, _attributes(network)))
-        ),
-        f"has parameters without a gradient: {', '.join(unused)}. Remove them, or make them"
-        " buffers": unused,
-        "predicts other values if it is built again, in `eval()`, or beside other rows. Let a"
-        " prediction depend on its row, parameters and buffers alone": (
+        "changes its inputs": not torch.equal(inputs, rows[:, :-1]),
+        "changes itself as it predicts, as BatchNorm does": is_changed,
+        f"has parameters without a gradient, such as {''.join(unused[:1])}": unused,
+        "predicts other values if it is built again, in `eval()`, or beside other rows": (
             difference > 1e-3 * predictions.abs().max()
         ),
     }
     for fault, is_found in faults.items():
         if is_found:
-            raise UserError(f"{NETWORK} {fault}.")
+            raise UserError(f"{NETWORK} {fault}. {CURE}")
     return sorted(operations.names - PORTABLE)
 
 

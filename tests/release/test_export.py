@@ -1,11 +1,10 @@
-import json
-
 import numpy as np
 import onnx
 import pytest
 import torch
 
 from stages.model.model import Model
+from stages.model.signature import Signature
 from stages.release.export import OPSET, export
 from stages.release.proof import start_session
 from tests.conftest import train_params
@@ -46,16 +45,12 @@ def test_inputs_and_predictions_are_named_and_take_any_number_of_rows(content):
 def test_the_file_states_its_opset_and_what_the_model_is(content):
     proto = onnx.load_model_from_string(content)
     assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", OPSET)]
-    properties = {entry.key: entry.value for entry in proto.metadata_props}
-    assert [*properties] == sorted(properties)
-    assert json.loads(properties["features"]) == ["a", 'ü"|\n']
-    assert (properties["target"], properties["dtype"], properties["trained_on"]) == (
-        "t",
-        "float64",
-        "cpu",
-    )
-    assert json.loads(properties["versions"])["torch"] == "2.13.0"
-    assert json.loads(properties["categories"]) == {"c": ["u"]}
+    [entry] = proto.metadata_props
+    signature = Signature.model_validate_json(entry.value)
+    assert (signature.features, signature.target) == (["a", 'ü"|\n'], "t")
+    assert (signature.dtype, signature.trained_on) == ("float64", "cpu")
+    assert signature.versions["torch"] == "2.13.0"
+    assert signature.categories == {"c": ["u"]}
 
 
 def test_the_graph_has_one_operation_for_each_of_the_models(content):

@@ -18,6 +18,7 @@ NETWORK = {
     "prepare": {"rows": 1_200_000, "validation": 0.3, "test": 0.3, "dtype": "float64"},
     "train": {
         "hidden": [8, 4], "batch_size": 200_000, "epochs": 2, "optimizer": "adam", "loss": "huber",
+        "weight_decay": 0.1, "schedule": "cosine",
     },
 }  # fmt: skip
 IN_GERMAN = """

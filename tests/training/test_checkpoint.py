@@ -15,21 +15,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn, optim
+from torch import nn
 
 from stages import prepare, train
 from stages.base.files import TRAINED
 from stages.base.params import load_params
-from stages.base.portable import LBFGS
+from stages.network import build_optimizer
 from stages.training import checkpoint as module
 from stages.training.checkpoint import Checkpoint, State
 from stages.training.ranks import Ranks
-from tests.conftest import ROOT, command, contents
+from tests.conftest import ROOT, command, contents, train_params
 
 OPTIMIZERS = {
-    "sgd": lambda parameters: optim.SGD(parameters, lr=0.1),
-    "adam": lambda parameters: optim.Adam(parameters, lr=0.1, fused=True),
-    "lbfgs": lambda parameters: LBFGS(parameters, lr=1.0),
+    "sgd": {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01},
+    "adam": {"optimizer": "adam", "weight_decay": 0.01},
+    "lbfgs": {"optimizer": "lbfgs", "lr": 1.0},
 }
 JOBS = {
     "line": {"train.epochs": 9},
@@ -39,6 +39,10 @@ JOBS = {
     "lbfgs": {"train.optimizer": "lbfgs", "train.lr": 1.0, "train.epochs": 6,
               "prepare.dtype": "float64", "train.hidden": [3]},
     "patience": {"train.lr": 0.9, "train.patience": 2, "train.epochs": 60, "train.batch_size": 350},
+    "momentum, cosine": {"train.momentum": 0.9, "train.weight_decay": 0.01,
+                         "train.schedule": "cosine", "train.batch_size": 250, "train.epochs": 3},
+    "AdamW, cosine": {"train.optimizer": "adam", "train.weight_decay": 0.1, "train.hidden": [4],
+                      "train.schedule": "cosine", "train.batch_size": 300, "train.epochs": 3},
     "no validation": {"prepare.validation": 0, "train.epochs": 5},
 }  # fmt: skip
 SAVE = Checkpoint.save_if_due
@@ -78,7 +82,9 @@ def checkpoints(folder=Path()):
 def fresh(name: str) -> State:
     torch.manual_seed(1)
     network = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
-    return State(network, OPTIMIZERS[name]([*network.parameters()]))
+    return State(
+        network, build_optimizer(train_params(**OPTIMIZERS[name]), [*network.parameters()])
+    )
 
 
 def learn(state: State, num_steps: int) -> None:

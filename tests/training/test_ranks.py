@@ -23,9 +23,17 @@ NETWORK = {  # two blocks a step, four a validation pass
         "batch_size": 300_000,
         "epochs": 2,
         "optimizer": "adam",
+        "weight_decay": 0.1,
         "patience": 9,
     },
 }
+MOMENTUM = {
+    "prepare": {"rows": 1_200_000, "validation": 0.7},
+    "train": {
+        "momentum": 0.9, "weight_decay": 0.01, "schedule": "cosine", "epochs": 2,
+        "batch_size": 300_000,
+    },
+}  # fmt: skip
 LBFGS = {
     "prepare": {"rows": 800_000, "dtype": "float64"},
     "train": {"optimizer": "lbfgs", "lr": 1.0, "epochs": 2},
@@ -33,7 +41,9 @@ LBFGS = {
 
 
 @pytest.fixture(
-    scope="module", params=[DEFAULT, NETWORK, LBFGS], ids=["default", "network", "lbfgs"]
+    scope="module",
+    params=[DEFAULT, NETWORK, MOMENTUM, LBFGS],
+    ids=["default", "network", "momentum", "lbfgs"],
 )
 def prepared(request, tmp_path_factory):
     return prepare(tmp_path_factory.mktemp("ranks"), request.param)
