@@ -30,7 +30,7 @@ from stages.base.process import require_same_inputs, run
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model, formula
 from stages.rows.predictions import scored_split, write_predictions
-from stages.rows.split import SPLITS, Split, Statistics, read_statistics
+from stages.rows.split import SPLITS, Split, read_statistics
 from stages.scoring.figure import figure_files
 from stages.scoring.least_squares import LeastSquares, least_squares
 from stages.scoring.scores import Predict, scores
@@ -49,7 +49,10 @@ def main() -> None:
     training = Split(PREPARED / "train.parquet")
     statistics = read_statistics(training)
     model = Model.load(WEIGHTS)
-    require_same_rows(model, statistics)
+    units = torch.from_numpy(statistics.units()).to(model.dtype)
+    is_scaled_so = not model.params.standardize or torch.equal(torch.stack(model.units()), units)
+    if not is_scaled_so or [*model.features, model.target] != statistics.columns:
+        raise UserError(f"{WEIGHTS} was not trained on the rows in {PREPARED}. Run `dvc repro`.")
     device = choose_device(params.device, model.dtype)
     model.to(device).eval()
 
@@ -78,30 +81,15 @@ def main() -> None:
             write_aside(PLOTS / file_name, content)
         write_json(EVALUATION, evaluation)
         write_predictions(blocks_in(predicted, scored), scored.dtype)
-    best = formula(
-        [model.features[column - 1] for column in optimum.kept[1:]],
-        model.target,
-        optimum.coefficients[optimum.kept].tolist(),
-    )
+    names = [model.features[column - 1] for column in optimum.kept[1:]]
+    best = formula(names, model.target, optimum.coefficients[optimum.kept].tolist())
     print(f"evaluate: model: {model.describe()}; RMSE {list_errors(evaluation)}")
     print(f"evaluate: exact least squares: {best}; RMSE {list_errors(evaluation['least_squares'])}")
     for column, others in islice(optimum.dependent.items(), MAX_PRINTED):
-        cause = (
-            f"depends on {', '.join(f'`{name}`' for name in others)}" if others else "is constant"
-        )
+        cause = f"depends on `{'`, `'.join(others)}`" if others else "is constant"
         print(f"evaluate: `{column}` {cause}; least squares leaves it out")
     if len(optimum.dependent) > MAX_PRINTED:
         print(f"evaluate: it leaves out {len(optimum.dependent)} columns, named in {EVALUATION}")
-
-
-def require_same_rows(model: Model, statistics: Statistics) -> None:
-    """Refuse a model that was trained on rows with other columns or, if it scales, other units."""
-    units = torch.from_numpy(statistics.units()).to(model.dtype)
-    is_scaled_by_others = model.params.standardize and not torch.equal(
-        torch.stack(model.units()), units
-    )
-    if [*model.features, model.target] != statistics.columns or is_scaled_by_others:
-        raise UserError(f"{WEIGHTS} was not trained on the rows in {PREPARED}. Run `dvc repro`.")
 
 
 def describe(features: list[str], optimum: LeastSquares) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from stages.base.files import (
     write_json,
 )
 from stages.base.outputs import output_folder
-from stages.base.params import load_params
+from stages.base.params import SaveParams, load_params
 from stages.base.process import run
 from stages.model.signature import Signature, read_signature
 from stages.release.card import card
@@ -50,12 +50,7 @@ def main() -> None:
             from stages.release.export import export  # noqa: PLC0415 (not for every release)
 
             (folder / ONNX).write_bytes(export(folder / MODEL))
-        parameters = {  # those that made the rows, the weights and the release
-            "prepare": read_json(PREPARE_PARAMS),
-            "train": signature.train.model_dump(),
-            "save": params.model_dump(),
-        }
-        manifest = build_manifest(folder, signature, statistics, parameters, evaluation)
+        manifest = build_manifest(folder, signature, statistics, params, evaluation)
         write_json(folder / MANIFEST, manifest.model_dump())
         (folder / "README.md").write_text(card(manifest), encoding="utf-8")
         differences = prove(folder, split, predictions)
@@ -91,7 +86,7 @@ def build_manifest(
     folder: Path,
     signature: Signature,
     statistics: Statistics,
-    parameters: dict[str, Any],
+    params: SaveParams,
     scores: dict[str, Any],
 ) -> Manifest:
     """Return the content of model.json for the model files in ``folder``."""
@@ -114,7 +109,11 @@ def build_manifest(
         not_portable=signature.not_portable,
         trained_on=signature.trained_on,
         versions=signature.versions,
-        parameters=parameters,
+        parameters={  # those that made the rows, the weights and the release
+            "prepare": read_json(PREPARE_PARAMS),
+            "train": signature.train.model_dump(),
+            "save": params.model_dump(),
+        },
         scores=scores,
         data={path.name: sha256(path) for path in data},
         files={path.name: describe_file(path) for path in model_files},

@@ -13,12 +13,8 @@ from stages.rows.split import SPLITS
 def card(manifest: Manifest) -> str:
     """Fill in card.md. Names from the table stand in its text, never in its programs."""
     scores = manifest.scores
-    rows = [
-        (name, predictor, found[name])
-        for name in SPLITS
-        for predictor, found in (("this model", scores), ("least squares", scores["least_squares"]))
-        if name in scores
-    ]
+    found = {"this model": scores, "least squares": scores["least_squares"]}
+    rows = [(name, who, found[who][name]) for name in SPLITS if name in scores for who in found]
     learned = scores.get("learned", {})
     names = [column.name for column in manifest.inputs]
     keys = ["b", "m"] if len(names) == 1 else ["intercept", *names]  # as evaluation.json has them

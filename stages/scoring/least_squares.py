@@ -15,7 +15,7 @@ from stages.rows.split import Split, Statistics, block_rows
 
 # Rounding hides that columns depend on each other, up to about this size.
 DEPENDENCE_TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # of the length of the z-scores
-MIN_WEIGHT = 1e-4  # of a column in another one, relative to the largest
+MIN_WEIGHT = 1e-4  # of a column in another one that depends on it, in z-scores
 MAX_NAMED = 10  # columns that another one depends on
 
 
@@ -73,10 +73,9 @@ def least_squares(training: Split, statistics: Statistics) -> LeastSquares:
     z_coefficients = v @ (explained / singular)
     residual_norm = torch.linalg.vector_norm(factor[:, -1] - u @ explained)
     weights = (v @ (u.T @ factor[:, left_out] / singular[:, None])).abs()  # (kept, left out)
-    named = (weights > MIN_WEIGHT * weights.amax(dim=0)) & (weights > MIN_WEIGHT)
     dependent = {
-        names[column]: [names[kept[i]] for i in named[:, j].nonzero()[:MAX_NAMED, 0].tolist()]
-        for j, column in enumerate(left_out)
+        names[column]: [names[kept[i]] for i in (weight > MIN_WEIGHT).nonzero()[:MAX_NAMED, 0]]
+        for column, weight in zip(left_out, weights.T, strict=True)
     }
 
     # To original units: slope_j = c_j·t/s_j, intercept = mean_t + t·c_0 - Σ slope_j·mean_j.
@@ -87,18 +86,13 @@ def least_squares(training: Split, statistics: Statistics) -> LeastSquares:
     coefficients = to_original @ z_coefficients
     coefficients[0] += mean[-1]
     num_spare = training.num_rows - len(kept)
-    std_errors = None
-    if num_spare:
-        lengths = torch.linalg.vector_norm(to_original @ (v / singular), dim=1)
-        std_errors = lengths * residual_norm / math.sqrt(num_spare)
+    lengths = torch.linalg.vector_norm(to_original @ (v / singular), dim=1)
+    std_errors = lengths * residual_norm / math.sqrt(num_spare) if num_spare else None
     return LeastSquares(coefficients, std_errors, kept, references, dependent)
 
 
 def independent(factor: Tensor, columns: Iterable[int], tolerance: float) -> list[int]:
-    """Return the columns of ``factor`` that the columns before them do not determine.
-
-    Gram-Schmidt, each column twice (Giraud et al., Numer. Math. 101, 2005: "twice is enough").
-    """
+    """Return the columns that no columns before them determine, by Gram-Schmidt, done twice."""
     kept: list[int] = []
     basis = torch.empty_like(factor)  # its first columns: orthonormal, with the span of ``kept``
     for column in columns:
