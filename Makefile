@@ -8,8 +8,6 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # What `make sweep` tries, and by how many workers; `dvc exp run --help` explains choice() and range().
 SWEEP ?= train.lr=choice(0.003,0.01,0.03,0.1,0.3)
 WORKERS ?= 2
-# The scores by which `make compare` sorts.
-SORT ?= $(shell grep -qs '^  "test": {' metrics/evaluation.json && echo test || echo train).rmse
 
 .PHONY: help run pull compare sweep lint test test-all verify faults bench
 
@@ -24,10 +22,8 @@ pull: .venv/installed  ## the same, but fetch what the remote has instead of run
 	@python .ci/lock.py
 	dvc repro --pull
 
-compare: .venv/installed  ## parameters and errors of the workspace, the last commit and experiments
-	@COLUMNS=200 dvc exp show --no-pager --only-changed --hide-failed --hide-queued \
-	    --sort-by $(SORT) --drop \
-	    '^(Created|State|Executor|learned|least_squares|(test|train)\.(mae|max_error|r2|rows)|data|metrics|models|stages)'
+compare: .venv/installed  ## the models of the workspace, the last commit and experiments, the best first
+	@python .ci/compare.py
 
 sweep: .venv/installed  ## try values: make sweep SWEEP='train.lr=choice(0.1,0.3)' WORKERS=4
 	@python .ci/sweep.py '$(WORKERS)' '$(SWEEP)'

@@ -4,7 +4,8 @@ Run by `dvc repro`, or alone by `python -m stages.evaluate`. Reads params.yaml, 
 models/trained/; writes metrics/.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from tempfile import TemporaryFile
 from typing import IO, Any
 
@@ -29,7 +30,7 @@ from stages.base.process import require_same_inputs, run
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model, formula
 from stages.rows.predictions import scored_split, write_predictions
-from stages.rows.split import Split, read_statistics
+from stages.rows.split import SPLITS, Split, read_statistics
 from stages.scoring.figure import figure_files
 from stages.scoring.least_squares import LeastSquares, least_squares
 from stages.scoring.scores import Predict, scores
@@ -39,6 +40,7 @@ LOSS_LABELS = {
     "mae": "mean absolute error",
     "huber": "mean Huber loss",
 }
+MAX_PRINTED = 5  # dependent columns
 
 
 def main() -> None:
@@ -47,57 +49,65 @@ def main() -> None:
     training = Split(PREPARED / "train.parquet")
     statistics = read_statistics(training)
     model = Model.load(WEIGHTS)
+    units = torch.from_numpy(statistics.units()).to(model.dtype)
+    is_scaled_so = not model.params.standardize or torch.equal(torch.stack(model.units()), units)
+    if not is_scaled_so or [*model.features, model.target] != statistics.columns:
+        raise UserError(f"{WEIGHTS} was not trained on the rows in {PREPARED}. Run `dvc repro`.")
     device = choose_device(params.device, model.dtype)
     model.to(device).eval()
 
     def predict(inputs: Tensor) -> Tensor:
         return model(inputs.to(device)).cpu()
 
-    if [*model.features, model.target] != [*training.features, training.target]:
-        raise UserError(f"{WEIGHTS} was trained on other columns. Run `dvc repro`.")
     optimum = least_squares(training, statistics)
-    name = scored_split(statistics)
-    scored = Split(PREPARED / f"{name}.parquet")
+    evaluation: dict[str, Any] = {"least_squares": describe(model.features, optimum)}
+    if line := model.line():
+        evaluation["learned"] = dict(zip(coefficient_names(model.features), line, strict=True))
+    scored = Split(PREPARED / f"{scored_split(statistics)}.parquet")
     PLOTS.mkdir(parents=True, exist_ok=True)
     with TemporaryFile(dir=PLOTS) as predicted:  # of any size; it has no name
-        compared = scores(scored, {"model": predict, "least_squares": optimum.predict}, predicted)
-        evaluation: dict[str, Any] = {
-            "least_squares": describe(model.features, optimum) | {name: compared["least_squares"]},
-            name: compared["model"],
-        }
-        if name != "train":
-            evaluation["train"] = scores(training, {"model": predict})["model"]
-        line = model.line()
-        if line:
-            coefficients = zip(coefficient_names(model.features), line, strict=True)
-            evaluation["learned"] = dict(coefficients)
+        for name in SPLITS:
+            split = Split(PREPARED / f"{name}.parquet")
+            if split.num_rows:
+                kept = predicted if split.path == scored.path else None
+                found = scores(split, {"model": predict, "least_squares": optimum.predict}, kept)
+                evaluation[name] = found["model"]
+                evaluation["least_squares"][name] = found["least_squares"]
         fit = sample_fit(scored, predict, optimum, params.evaluate.plot_rows)
-        files = figure_files(read_history(), fit, loss_label(params.train, model.target))
+        files = figure_files(read_history(), fit, loss_label(model.params, model.target))
         files["fit.csv"] = fit.to_csv(index=False, lineterminator="\n").encode()
         require_same_inputs()
         for file_name, content in files.items():
             write_aside(PLOTS / file_name, content)
         write_json(EVALUATION, evaluation)
         write_predictions(blocks_in(predicted, scored), scored.dtype)
-    kind = "test" if name == "test" else "training"
-    best = formula(model.features, model.target, optimum.coefficients.tolist())
-    print(
-        f"evaluate: {scored.num_rows} {kind} rows: {model.describe()},"
-        f" RMSE {compared['model']['rmse']:.4g}; exact least squares: {best},"
-        f" RMSE {compared['least_squares']['rmse']:.4g}"
-    )
+    names = [model.features[column - 1] for column in optimum.kept[1:]]
+    best = formula(names, model.target, optimum.coefficients[optimum.kept].tolist())
+    print(f"evaluate: model: {model.describe()}; RMSE {list_errors(evaluation)}")
+    print(f"evaluate: exact least squares: {best}; RMSE {list_errors(evaluation['least_squares'])}")
+    for column, others in islice(optimum.dependent.items(), MAX_PRINTED):
+        cause = f"depends on `{'`, `'.join(others)}`" if others else "is constant"
+        print(f"evaluate: `{column}` {cause}; least squares leaves it out")
+    if len(optimum.dependent) > MAX_PRINTED:
+        print(f"evaluate: it leaves out {len(optimum.dependent)} columns, named in {EVALUATION}")
 
 
 def describe(features: list[str], optimum: LeastSquares) -> dict[str, Any]:
-    """List coefficients and standard errors; only the rank if columns depend on each other."""
-    num_columns = 1 + len(features)
-    if optimum.rank < num_columns:
-        return {"columns": num_columns, "rank": optimum.rank, "rank_deficient": True}
+    """List coefficients and standard errors, and the columns that are left out."""
     names = coefficient_names(features)
-    estimate = {"coefficients": dict(zip(names, optimum.coefficients.tolist(), strict=True))}
-    if optimum.std_errors is not None:
-        estimate["std_errors"] = dict(zip(names, optimum.std_errors.tolist(), strict=True))
-    return estimate
+    values = {"coefficients": optimum.coefficients, "std_errors": optimum.std_errors}
+    estimate: dict[str, Any] = {
+        key: {names[i]: vector[i].item() for i in optimum.kept}
+        for key, vector in values.items()
+        if vector is not None
+    }
+    left_out = {"reference_categories": optimum.references, "dependent_columns": optimum.dependent}
+    return estimate | {key: columns for key, columns in left_out.items() if columns}
+
+
+def list_errors(scored: Mapping[str, Any]) -> str:
+    """List the RMSE of each split; the test rows, for the last look, stand last."""
+    return ", ".join(f"{scored[name]['rmse']:.4g} {name}" for name in SPLITS if name in scored)
 
 
 def coefficient_names(features: list[str]) -> list[str]:

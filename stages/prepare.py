@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.base.errors import UserError
-from stages.base.files import PREPARED, RAW, write_json
+from stages.base.files import PREPARE_PARAMS, PREPARED, RAW, write_json
 from stages.base.outputs import output_folder
 from stages.base.params import PrepareParams, load_params
 from stages.base.process import run
@@ -40,6 +40,7 @@ def main() -> None:
         write_splits(spool, columns, categories, sizes, params, folder)
         described = statistics(Split(folder / "train.parquet"), sizes, categories)
         write_json(folder / "statistics.json", described.model_dump())
+        write_json(folder / PREPARE_PARAMS.name, params.model_dump())
     split_listing = ", ".join(f"{size} {name}" for name, size in zip(SPLITS, sizes, strict=True))
     unused = [name for name in table.names if name not in {*names}]
     notes = f"; ignored: {listed(unused)}" if unused else ""

@@ -14,6 +14,7 @@ from stages.base.errors import UserError
 from stages.base.files import (
     EVALUATION,
     FIGURE,
+    PREPARE_PARAMS,
     PREPARED,
     RELEASE,
     STATISTICS,
@@ -23,7 +24,7 @@ from stages.base.files import (
     write_json,
 )
 from stages.base.outputs import output_folder
-from stages.base.params import load_params
+from stages.base.params import SaveParams, load_params
 from stages.base.process import run
 from stages.model.signature import Signature, read_signature
 from stages.release.card import card
@@ -34,22 +35,22 @@ from stages.rows.split import SPLITS, Split, Statistics, read_statistics
 
 
 def main() -> None:
-    params = load_params()
+    params = load_params().save
     evaluation = read_json(EVALUATION)
     statistics = read_statistics(Split(PREPARED / "train.parquet"))
     name = scored_split(statistics)
     split = Split(PREPARED / f"{name}.parquet")
     predictions = Predictions(split)
-    require_scores(evaluation[name], name, params.save.require)
+    require_scores(evaluation[name], name, params.require)
     with output_folder(RELEASE) as folder:
         shutil.copyfile(WEIGHTS, folder / MODEL)
         shutil.copyfile(FIGURE, folder / FIGURE.name)
         signature = read_signature(folder / MODEL)
-        if params.save.onnx:
+        if params.onnx:
             from stages.release.export import export  # noqa: PLC0415 (not for every release)
 
             (folder / ONNX).write_bytes(export(folder / MODEL))
-        manifest = build_manifest(folder, signature, statistics, params.model_dump(), evaluation)
+        manifest = build_manifest(folder, signature, statistics, params, evaluation)
         write_json(folder / MANIFEST, manifest.model_dump())
         (folder / "README.md").write_text(card(manifest), encoding="utf-8")
         differences = prove(folder, split, predictions)
@@ -85,7 +86,7 @@ def build_manifest(
     folder: Path,
     signature: Signature,
     statistics: Statistics,
-    parameters: dict[str, Any],
+    params: SaveParams,
     scores: dict[str, Any],
 ) -> Manifest:
     """Return the content of model.json for the model files in ``folder``."""
@@ -108,7 +109,11 @@ def build_manifest(
         not_portable=signature.not_portable,
         trained_on=signature.trained_on,
         versions=signature.versions,
-        parameters=parameters | {"train": signature.train.model_dump()},
+        parameters={  # those that made the rows, the weights and the release
+            "prepare": read_json(PREPARE_PARAMS),
+            "train": signature.train.model_dump(),
+            "save": params.model_dump(),
+        },
         scores=scores,
         data={path.name: sha256(path) for path in data},
         files={path.name: describe_file(path) for path in model_files},

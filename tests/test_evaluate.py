@@ -4,12 +4,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from stages import evaluate, prepare, train
 from stages.base.errors import UserError
 from stages.base.files import EVALUATION, HISTORY, PLOTS, PREDICTIONS, PREPARED
-from stages.scoring.least_squares import LeastSquares
 from tests.conftest import ROOT
 
 REFERENCE = json.loads((ROOT / "tests/data/reference.json").read_text())
@@ -39,15 +37,27 @@ def test_the_default_run_learns_the_exact_line_which_is_near_the_true_one(evalua
     for name, true in [("m", 0.7), ("b", 0.3)]:
         assert abs(learned[name] - optimum["coefficients"][name]) < 1e-4
         assert abs(optimum["coefficients"][name] - true) < 3 * optimum["std_errors"][name]
-    assert sorted(result) == ["learned", "least_squares", "test", "train"]
-    assert sorted(optimum) == ["coefficients", "std_errors", "test"]
-    assert [scores["rows"] for scores in (result["train"], result["test"], optimum["test"])] == [
-        700, 200, 200,
-    ]  # fmt: skip
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        "evaluate: 200 test rows: y = 0.7054·x + 0.2964, RMSE 0.04968; exact least squares:"
-        " y = 0.7054·x + 0.2964, RMSE 0.04968"
-    )
+    assert sorted(result) == ["learned", "least_squares", "test", "train", "validation"]
+    assert sorted(optimum) == ["coefficients", "std_errors", "test", "train", "validation"]
+    for scored in (result, optimum):
+        rows = [scored[name]["rows"] for name in ("train", "validation", "test")]
+        assert rows == [700, 100, 200]
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "evaluate: model: y = 0.7054·x + 0.2964; RMSE 0.04841 train, 0.05016 validation, 0.04968"
+        " test",
+        "evaluate: exact least squares: y = 0.7054·x + 0.2964; RMSE 0.04841 train, 0.05016"
+        " validation, 0.04968 test",
+    ]
+
+
+def test_each_rows_scores_are_those_of_their_own_split(evaluation):
+    result = evaluation({"train.epochs": 5})
+    m, b = result["learned"]["m"], result["learned"]["b"]
+    for name in ("train", "validation", "test"):
+        rows = pd.read_parquet(PREPARED / f"{name}.parquet").astype("float64")
+        errors = m * rows["x"] + b - rows["y"]
+        expected = np.sqrt((errors**2).mean())
+        assert result[name]["rmse"] == pytest.approx(expected, rel=1e-6)  # float32
 
 
 def test_norris_agrees_with_nists_certified_values(evaluation, capsys):
@@ -68,7 +78,7 @@ def test_norris_agrees_with_nists_certified_values(evaluation, capsys):
     assert result["train"]["r2"] == pytest.approx(certified["r_squared"], rel=1e-14)
     assert result["train"] == pytest.approx(result["least_squares"]["train"], rel=1e-12)
     assert "test" not in result
-    assert "evaluate: 36 training rows: y = 1.002·x − 0.2623" in capsys.readouterr().out
+    assert "evaluate: model: y = 1.002·x − 0.2623; RMSE 0.8599 train\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -118,13 +128,18 @@ def test_a_64_64_network_beats_the_line_on_auto_mpg(evaluation, capsys):
     assert "a network of 64-64 hidden units from 7 features to mpg" in capsys.readouterr().out
 
 
-def test_dependent_columns_have_a_rank_and_no_coefficients():
-    optimum = LeastSquares(torch.zeros(4), None, rank=3)
-    assert evaluate.describe(["a", "b", "c"], optimum) == {
-        "columns": 4,
-        "rank": 3,
-        "rank_deficient": True,
-    }
+def test_left_out_columns_are_named_and_have_no_coefficients(evaluation, raw, capsys):
+    rng, origins = np.random.default_rng(0), ["Europe", "Japan", "USA"]
+    a, noise = rng.normal(size=(2, 60))
+    rows = [f"{a[i]},{a[i] / 2},{origins[i % 3]},{a[i] + i % 3 + noise[i]}" for i in range(60)]
+    raw("cars.csv", "\n".join(["a,half,origin,t", *rows]))
+    result = evaluation({"prepare.source": "cars.csv", "prepare.target": "t"})["least_squares"]
+    for key in ("coefficients", "std_errors"):
+        assert sorted(result[key]) == ["a", "intercept", "origin=Japan", "origin=USA"]
+    assert result["reference_categories"] == ["origin=Europe"]
+    assert result["dependent_columns"] == {"half": ["a"]}
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == "evaluate: `half` depends on `a`; least squares leaves it out"
 
 
 def test_two_rows_have_no_standard_errors(evaluation):
@@ -182,15 +197,17 @@ def test_without_a_trained_model_there_is_nothing_to_evaluate(workspace):
     )
 
 
-def test_a_model_of_other_columns_is_not_evaluated(evaluation, change):
+@pytest.mark.parametrize("other", [{"prepare.target": "x"}, {"prepare.seed": 1}])
+def test_a_model_that_was_trained_on_other_rows_is_not_evaluated(evaluation, change, other):
     evaluation({})
     before = EVALUATION.read_bytes()
-    change({"prepare.target": "x"})
+    change(other)
     prepare.main()
     with pytest.raises(UserError) as error:
         evaluate.main()
     assert str(error.value) == (
-        "models/trained/weights.safetensors was trained on other columns. Run `dvc repro`."
+        "models/trained/weights.safetensors was not trained on the rows in data/prepared. Run"
+        " `dvc repro`."
     )
     assert EVALUATION.read_bytes() == before
 

@@ -7,7 +7,7 @@ import pytest
 
 from stages import prepare
 from stages.base.errors import UserError
-from stages.base.files import PREPARED, RAW, STATISTICS
+from stages.base.files import PREPARE_PARAMS, PREPARED, RAW, STATISTICS
 
 
 def splits():
@@ -49,7 +49,7 @@ def test_statistics_describe_the_training_rows(change, dtype):
         assert statistics["maximum"][column] == training[column].max()
 
 
-def test_a_table_and_its_copy_in_another_format_give_the_same_bytes(change, raw):
+def test_a_table_and_its_copy_in_another_format_give_the_same_rows_and_statistics(change, raw):
     table = pd.DataFrame(np.random.default_rng(0).normal(size=(70_000, 3)), columns=["a", "y", "b"])
     table.to_csv(raw("t.csv", ""), index=False)
     table.to_csv(raw("t.tsv", ""), index=False, sep="\t")
@@ -68,7 +68,9 @@ def test_a_table_and_its_copy_in_another_format_give_the_same_bytes(change, raw)
     for name in (*names, "csv", "parquet"):
         change({"prepare.source": name, "prepare.dtype": "float64"})
         prepare.main()
-        outputs.add(b"".join(path.read_bytes() for path in sorted(PREPARED.iterdir())))
+        assert json.loads(PREPARE_PARAMS.read_text())["source"] == name
+        paths = sorted({*PREPARED.iterdir()} - {PREPARE_PARAMS})
+        outputs.add(b"".join(path.read_bytes() for path in paths))
     assert len(outputs) == 1
     assert pd.concat(splits())["b"].sort_values().tolist() == table["b"].sort_values().tolist()
 

@@ -102,7 +102,9 @@ def test_model_json_holds_what_the_model_is_and_where_it_comes_from(released):
         assert (column["name"], column["type"]) == (name, "float32")
         assert (column["minimum"], column["maximum"]) == (min(training[name]), max(training[name]))
     assert manifest["architecture"] == {"network": "a linear model", "widths": [1, 1]}
-    assert manifest["parameters"] == load_params().model_dump()
+    params = load_params().model_dump()
+    made = {section: params[section] for section in ("prepare", "train", "save")}
+    assert manifest["parameters"] == made
     assert manifest["scores"] == read_json(EVALUATION)
     assert manifest["trained_on"] == "cpu"
     assert manifest["versions"]["torch"] == "2.13.0"
@@ -114,6 +116,13 @@ def test_model_json_holds_what_the_model_is_and_where_it_comes_from(released):
     splits = ["test.parquet", "train.parquet", "validation.parquet"]
     assert [*manifest["data"]] == ["statistics.json", *splits]
     assert [*manifest["files"]] == ["model.safetensors"]
+
+
+def test_a_release_states_the_parameters_that_made_it_not_those_that_are_set_now(released, change):
+    change({"prepare.noise": 9.0, "train.lr": 9.0})
+    save.main()
+    parameters = read_json(RELEASE / "model.json")["parameters"]
+    assert (parameters["prepare"]["noise"], parameters["train"]["lr"]) == (0.05, 0.1)
 
 
 def test_a_release_with_onnx_is_exported_and_proved(trained, capfd):

@@ -17,6 +17,7 @@ PARAMS = Path("params.yaml")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 STATISTICS = PREPARED / "statistics.json"
+PREPARE_PARAMS = PREPARED / "parameters.json"  # those that made the rows
 TRAINED = Path("models/trained")
 WEIGHTS = TRAINED / "weights.safetensors"
 HISTORY = TRAINED / "history.csv"

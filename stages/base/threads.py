@@ -1,6 +1,7 @@
 """The threads that work on blocks. Their number changes the time, never a result."""
 
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,9 +15,14 @@ Result = TypeVar("Result")
 
 @cache
 def num_threads() -> int:
-    """``OMP_NUM_THREADS`` if set, else the number of CPUs that this process may use."""
-    num_cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    return int(os.environ.get("OMP_NUM_THREADS") or num_cpus or 1)
+    """The first number in ``OMP_NUM_THREADS``, else the number of CPUs that this process may use.
+
+    As OpenMP does, ignore what is not a list of whole numbers greater than 0, such as ``4,2``.
+    """
+    asked = re.fullmatch(r"\s*0*([1-9]\d*)\s*(,.*)?", os.environ.get("OMP_NUM_THREADS", ""))
+    if asked:
+        return int(asked[1])
+    return (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()) or 1
 
 
 @cache

@@ -7,14 +7,14 @@ from jinja2 import Environment
 
 from stages.release import reference
 from stages.release.manifest import Manifest
+from stages.rows.split import SPLITS
 
 
 def card(manifest: Manifest) -> str:
     """Fill in card.md. Names from the table stand in its text, never in its programs."""
-    scores, split = manifest.scores, manifest.proof["split"]
-    rows = [(split, "this model", scores[split])]
-    rows += [(split, "least squares", scores["least_squares"][split])]
-    rows += [("train", "this model", scores["train"])] * (split != "train")
+    scores = manifest.scores
+    found = {"this model": scores, "least squares": scores["least_squares"]}
+    rows = [(name, who, found[who][name]) for name in SPLITS if name in scores for who in found]
     learned = scores.get("learned", {})
     names = [column.name for column in manifest.inputs]
     keys = ["b", "m"] if len(names) == 1 else ["intercept", *names]  # as evaluation.json has them

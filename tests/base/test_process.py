@@ -152,6 +152,14 @@ def test_code_that_is_changed_while_a_stage_imports_is_refused(workspace):
     assert errors.endswith("train.py changed while the stage started. Run the stage again.\n")
 
 
+def test_code_with_a_time_in_the_future_runs_because_a_clock_may_have_been_set_back(workspace):
+    shutil.copytree(ROOT / "stages", workspace / "stages")
+    tomorrow = time.time() + 86_400
+    os.utime("stages/prepare.py", (tomorrow, tomorrow))
+    result = command(workspace, "python", "-m", "stages.prepare")
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("moment", ["import torch", "params = load_params()"])
 def test_an_interrupted_stage_prints_no_traceback(workspace, moment):
     shutil.copytree(ROOT / "stages", "stages")

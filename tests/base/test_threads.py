@@ -24,14 +24,20 @@ def fresh():
     num_threads.cache_clear()
 
 
-def test_omp_num_threads_is_the_number_of_threads(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+@pytest.mark.parametrize("text", ["3", " 3 ", "3,2", "3 , 2,1", "03"])
+def test_the_first_number_of_omp_num_threads_is_the_number_of_threads(monkeypatch, text):
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(7))
     assert num_threads() == 3
 
 
-def test_without_omp_num_threads_there_is_a_thread_for_each_cpu_of_the_process(monkeypatch):
+@pytest.mark.parametrize("text", [None, "", " ", "0", "-3", "1.5", "3x", "many", ",3"])
+def test_without_a_number_there_is_a_thread_for_each_cpu_of_the_process(monkeypatch, text):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert num_threads() == len(os.sched_getaffinity(0))
+    if text is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", text)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(7))
+    assert num_threads() == 7
 
 
 def test_shared_work_takes_every_item_once_on_several_threads(use_threads):

@@ -72,6 +72,7 @@ def test_the_default_card_shows_formula_ranges_scores_and_figure_and_its_program
     require_equal_predictions(release, tmp_path / "copy", 1e-6)  # float32
     assert "y = 0.29643675044157475 + 0.7054117263861874 · x" in text
     assert "| `x` | 0.001 to 0.999 |" in text
+    assert "| 100 validation | this model | 0.0501" in text
     assert "| 200 test | this model | 0.0496839 | 0.0390159 | 0.185881 | 0.940089 |" in text
     assert "| 200 test | least squares | 0.0496839 |" in text
     assert "| 700 train | this model | 0.0484079 |" in text

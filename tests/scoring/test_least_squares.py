@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from stages.prepare import statistics
 from stages.rows.split import Split, SplitWriter
@@ -17,12 +19,12 @@ REFERENCE = json.loads((ROOT / "tests/data/reference.json").read_text())
 def fit(tmp_path):
     """Estimate from a table whose last column is the target."""
 
-    def of_table(table: pd.DataFrame, dtype="float64"):
+    def of_table(table: pd.DataFrame, dtype="float64", categories=None):
         writer = SplitWriter(tmp_path / "train.parquet", list(table.columns), dtype)
         writer.write(table.to_numpy(dtype))
         writer.close()
         training = Split(tmp_path / "train.parquet")
-        return least_squares(training, statistics(training, (len(table), 0, 0), {}))
+        return least_squares(training, statistics(training, (len(table), 0, 0), categories or {}))
 
     return of_table
 
@@ -47,7 +49,7 @@ def test_estimates_and_standard_errors_are_the_reference_results(fit, name):
         exact.predict(torch.tensor(table.to_numpy("float64")[:, :-1]))[:, 0].numpy()
         - table.iloc[:, -1]
     )
-    deviation = np.sqrt((residuals**2).sum() / (len(table) - exact.rank))
+    deviation = np.sqrt((residuals**2).sum() / (len(table) - len(exact.kept)))
     assert deviation == pytest.approx(reference["residual_standard_deviation"], rel=1e-11)
 
 
@@ -76,22 +78,70 @@ def test_the_number_of_threads_changes_no_bit(fit, use_threads):
 
 
 @pytest.mark.parametrize(("dtype", "digits"), [("float32", 5), ("float64", 10)])
-def test_dependent_columns_are_noticed_and_still_predict(fit, dtype, digits):
+def test_a_dependent_column_is_named_and_left_out(fit, dtype, digits):
     a = np.arange(20.0) + 10
     rng = np.random.default_rng(0)
     b = rng.normal(size=20)
     target = 3 * a + b + 1
     exact = fit(pd.DataFrame({"a": a, "b": b, "c": 2 * a - 7 * b, "t": target}), dtype)
-    assert exact.rank == 3
-    assert exact.std_errors is None
+    assert exact.kept == [0, 1, 2]
+    assert exact.dependent == {"c": ["a", "b"]}
+    without = fit(pd.DataFrame({"a": a, "b": b, "t": target}), dtype)
+    assert exact.coefficients.tolist() == pytest.approx([*without.coefficients.tolist(), 0.0])
+    assert exact.std_errors[:3].tolist() == pytest.approx(without.std_errors.tolist(), rel=1e-3)
     inputs = torch.tensor(np.column_stack([a, b, 2 * a - 7 * b]))
     assert exact.predict(inputs)[:, 0].tolist() == pytest.approx(target.tolist(), rel=10.0**-digits)
 
 
-def test_a_constant_column_is_dependent(fit):
-    exact = fit(pd.DataFrame({"a": np.arange(9.0), "c": 5.0, "t": 2 * np.arange(9.0)}))
-    assert exact.rank == 2
-    assert exact.coefficients.tolist() == pytest.approx([0.0, 2.0, 0.0], abs=1e-12)
+def test_a_copy_and_a_constant_column_depend_on_what_determines_them(fit):
+    a = np.arange(9.0)
+    exact = fit(pd.DataFrame({"a": a, "c": 5.0, "a_copy": 3 * a, "t": 2 * a}))
+    assert exact.dependent == {"c": [], "a_copy": ["a"]}
+    assert exact.coefficients.tolist() == pytest.approx([0.0, 2.0, 0.0, 0.0], abs=1e-12)
+
+
+def test_at_most_ten_columns_are_named_that_determine_another(fit):
+    inputs = np.random.default_rng(0).normal(size=(50, 12))
+    names = [f"c{i}" for i in range(12)]
+    table = pd.DataFrame(inputs, columns=names).assign(total=inputs.sum(axis=1), t=inputs[:, 0])
+    assert fit(table).dependent == {"total": names[:10]}
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_numbers=st.integers(0, 4),
+    sizes=st.lists(st.integers(2, 4), max_size=2),
+    has_copy=st.booleans(),
+)
+def test_the_estimate_is_numpys_without_reference_categories_and_dependent_columns(
+    fit, seed, num_numbers, sizes, has_copy
+):
+    rng = np.random.default_rng(seed)
+    columns = {f"n{i}": rng.normal(rng.normal(), 1.0, 60) for i in range(num_numbers)}
+    categories = {f"k{i}": [*"abcd"[:size]] for i, size in enumerate(sizes)}
+    for name, found in categories.items():
+        codes = rng.permutation(np.arange(60) % len(found))
+        columns |= {f"{name}={category}": codes == j for j, category in enumerate(found)}
+    design = pd.DataFrame({"": np.ones(60)} | columns).astype("float64")
+    design = design.drop(columns=[f"{name}=a" for name in categories])
+    if has_copy:
+        columns["copy"] = 2 * design.iloc[:, -1] + 1
+    table = pd.DataFrame(columns | {"t": rng.normal(size=60)}, index=range(60)).astype("float64")
+    if table.shape[1] == 1:
+        return  # no column to learn from
+
+    exact = fit(table, categories=categories)
+    coefficients, residual, rank, _ = np.linalg.lstsq(design, table["t"])
+    covariance = np.linalg.inv(design.T @ design) * residual / (60 - rank)
+    assert [["", *table.columns][i] for i in exact.kept] == [*design.columns]
+    assert exact.references == [f"{name}=a" for name in categories]
+    assert [*exact.dependent] == ["copy"] * has_copy
+    for found, expected in (
+        (exact.coefficients, coefficients),
+        (exact.std_errors, np.sqrt(np.diag(covariance))),
+    ):
+        assert found[exact.kept].tolist() == pytest.approx([*expected], rel=1e-9, abs=1e-11)
 
 
 def test_as_many_rows_as_coefficients_have_no_standard_errors(fit):
@@ -102,7 +152,7 @@ def test_as_many_rows_as_coefficients_have_no_standard_errors(fit):
 
 def test_fewer_rows_than_coefficients_are_dependent_columns(fit):
     exact = fit(pd.DataFrame({"a": [1.0, 2.0], "b": [5.0, 3.0], "t": [3.0, 5.0]}))
-    assert exact.rank == 2
+    assert exact.dependent == {"b": ["a"]}
     assert exact.std_errors is None
 
 

@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from stages.base.errors import UserError
 from stages.rows import split as split_module
@@ -55,6 +57,29 @@ def test_scores_agree_with_independent_arithmetic_over_several_blocks(split_of):
     )
     assert result["max_error"] == np.abs(residuals).max()
     assert result["r2"] == pytest.approx(1 - math.fsum((residuals**2).tolist()) / spread, rel=1e-12)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.floats(-1e6, 1e6, width=32), st.floats(-1e6, 1e6, width=32)),
+        min_size=2,
+        max_size=200,
+        unique=True,
+    )
+)
+def test_scores_are_numpys_for_any_rows(split_of, rows):
+    inputs, targets = np.array(rows).T
+    split = split_of(inputs, targets)
+    result = scores(split, {"m": lambda x: x})["m"]
+    errors = inputs - targets
+    assert result["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-12)
+    assert result["mae"] == pytest.approx(np.mean(np.abs(errors)), rel=1e-12)
+    assert result["max_error"] == np.max(np.abs(errors))
+    spread = np.sum((targets - targets.mean()) ** 2)
+    if spread > 1e-6 * np.sum(targets**2):  # else numpy's own rounding decides
+        expected = 1 - np.sum(errors**2) / spread
+        assert result["r2"] == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_the_number_of_threads_changes_no_bit_of_a_score(split_of, monkeypatch, use_threads):

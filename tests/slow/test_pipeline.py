@@ -101,9 +101,8 @@ def test_a_parameter_makes_exactly_the_stages_stale_that_read_it(finished, tmp_p
         section = content[parents[0]] if parents else content
         section[key] = "another value"
         texts.append(yaml.safe_dump(content))
-    expected = {name: {name.split(".")[0], "save"} for name in names}  # save notes all of them
-    shared = ("device", "train.loss", "train.numerics", "train.standardize")
-    expected |= dict.fromkeys(shared, LEARNING)
+    expected = {name: {name.split(".")[0]} for name in names}
+    expected["device"] = expected["train.numerics"] = {"train", "evaluate"}
     found = stale(folder, [("params.yaml", text) for text in texts])
     assert dict(zip(names, found, strict=True)) == expected
 

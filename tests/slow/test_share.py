@@ -257,6 +257,18 @@ def test_a_remote_that_is_full_is_said(refused, tmp_path):
     refused("No space left on device", ["add", "-d", "shared", str(storage)], program=program)
 
 
+def test_a_server_that_does_not_answer_stops_a_pull_but_not_a_run(quick, tmp_path):
+    folder = shutil.copytree(quick, tmp_path / "copy")
+    set_lr(folder, 0.05)
+    dvc(folder, "remote", "add", "-d", "s3", "s3://bucket")
+    dvc(folder, "remote", "modify", "s3", "endpointurl", "http://127.0.0.1:9")
+    environment = CREDENTIALS | {"AWS_MAX_ATTEMPTS": "1"}
+    end = command(folder, "dvc", "repro", "--pull", environment=environment)
+    assert end.returncode != 0
+    assert "Could not connect to the endpoint URL" in end.stderr
+    dvc(folder, "repro")
+
+
 def test_without_its_remote_a_clone_computes(quick, tmp_path):
     folder = clone(quick, tmp_path / "clone")
     dvc(folder, "remote", "add", "-d", "shared", str(tmp_path / "nowhere"))

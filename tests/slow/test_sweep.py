@@ -1,5 +1,6 @@
 """`make sweep`: several experiments in DVC's queue; failures, interrupts and wrong arguments."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,30 @@ def test_an_interrupt_ends_the_waiting_and_experiments_go_on(quick, tmp_path):
     while "Success" not in command(folder, "dvc", "queue", "status").stdout:
         assert time.monotonic() < deadline
         time.sleep(1)
+
+
+def test_the_bar_moves_with_each_end_and_says_what_runs(quick, tmp_path):
+    folder = shutil.copytree(quick, tmp_path / "copy")
+    sweep = "train.lr=choice(0.04, 0.05) train.epochs=3"
+    result = command(folder, "python", ".ci/sweep.py", "1", sweep)
+    assert result.returncode == 0, result.stderr
+    bars = re.findall(r"(\d)/2 \[.*running: ([^]]*)\]", result.stderr)
+    for expected in (
+        ("0", "train.lr=0.04, train.epochs=3"),
+        ("1", "train.lr=0.05, train.epochs=3"),
+        ("2", "nothing"),
+    ):
+        assert expected in bars
+
+
+def test_a_sweep_in_a_shallow_clone_says_why_it_cannot(quick, tmp_path):
+    command(tmp_path, "git", "clone", "-q", "--depth", "1", f"file://{quick}", "shallow")
+    result = command(tmp_path / "shallow", "python", ".ci/sweep.py", "1", "train.lr=0.05")
+    assert result.returncode == 1
+    assert result.stderr == (
+        "sweep: this is a shallow clone, in which DVC loses the results of experiments. Run"
+        " `git fetch --unshallow`, then sweep again.\n"
+    )
 
 
 @pytest.mark.parametrize(("workers", "sweep"), [("0", "train.lr=1"), ("2", " ")])
