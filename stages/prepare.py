@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,8 @@ def main() -> None:
             if (texts := [text for text in found[name] if f"{name}={text}" in kept])
         }
         filled = {name: n for name, n in filled.items() if name in kept or name in categories}
-        described = statistics(Split(folder / "train.parquet"), sizes, categories, fill, filled)
+        learned = {"categories": categories, "fill": fill, "filled": filled}
+        described = statistics(Split(folder / "train.parquet"), sizes, **learned)
         write_json(folder / "statistics.json", described.model_dump())
     split_listing = ", ".join(f"{size} {name}" for name, size in zip(SPLITS, sizes, strict=True))
     filling = f", missing cells filled ({counted(filled)})" if filled else ""
@@ -130,14 +132,8 @@ def write_splits(
         writer.close()
 
 
-def statistics(
-    training: Split,
-    sizes: tuple[int, ...],
-    categories: dict[str, list[str]],
-    fill: dict[str, float],
-    filled: dict[str, int],
-) -> Statistics:
-    """Describe the training rows, block by block."""
+def statistics(training: Split, sizes: tuple[int, ...], **others: Any) -> Statistics:
+    """Describe the training rows, block by block; the others are written as they are."""
     columns, blocks = [*training.features, training.target], range(training.num_blocks)
     lowest, highest = np.empty((2, len(blocks), len(columns)))
 
@@ -162,9 +158,7 @@ def statistics(
     by_column = [dict(zip(columns, row, strict=True)) for row in values.tolist()]
     described = dict(zip(names, by_column, strict=True))
     rows = dict(zip(SPLITS, sizes, strict=True))
-    return Statistics(
-        columns=columns, categories=categories, fill=fill, filled=filled, rows=rows, **described
-    )
+    return Statistics(columns=columns, rows=rows, **others, **described)
 
 
 if __name__ == "__main__":

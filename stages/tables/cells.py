@@ -42,11 +42,8 @@ class Cells(NamedTuple):
 class CellParser:
     """Reads columns of numbers or text; a number becomes the nearest double.
 
-    Args:
-        markers: What cells hold that count as missing.
-        decimal: The decimal sign of numbers that are stored as text.
-        thousands: The sign between their groups of three digits; None if there is none.
-        has_types: Whether the table declares types, so that its text is never a number.
+    A cell with a marker is missing; ``decimal`` and ``thousands`` are the signs of numbers that are
+    stored as text. In a table that ``has_types``, text is never a number.
     """
 
     def __init__(

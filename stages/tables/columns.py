@@ -88,41 +88,46 @@ class TableColumn:
             cells[:] = np.array([*numbers, indices.get("", math.nan)], float)[cells.astype(int)]
 
     def fault(self, table: Table | Line) -> str | None:
-        """A sentence about the column's faulty cells, if there are any."""
+        """A sentence about the column's faulty cells, if there are any, and one about missing ones.
+
+        The table is read once more if other signs may make numbers of the cells.
+        """
         where, params = f"{table.path}, column `{self.name}`", self._params
+        is_target = self.name == params.target
         num_missing = self.missing.num_cells if params.missing == "error" else 0
-        fault = self._fault(where, table)
-        if fault and num_missing and not self._problem:
+        is_mixed = self._num_numbers > 0
+        if not self._is_declared:
+            is_mixed |= any(map(looks_like_number, self._codes))
+        if self._problem:
+            return (
+                f"{where}: {self._problem}. Correct the column, or {leave_out(self.name, params)}."
+            )
+        if self._codes and (is_mixed or (is_target and not self._is_boolean())):
+            is_rare = self._text.num_cells < self._num_numbers and not self._is_boolean()
+            cure = cure_of_texts(table, self.name, [*self._codes], is_rare, params)
+            fault = self._text.sentence(self.name, "not a number", cure)
+        elif len(self._codes) > MAX_CATEGORIES:
+            fault = f"{where}: text with more than {MAX_CATEGORIES} different values. Correct"
+            fault += f" the column, or {leave_out(self.name, params)}."
+        elif self._is_coarse():
+            numbers = f"{self._lowest!r} and {self._highest!r}"
+            fault = f"{where}: float32 cannot resolve the steps between {numbers}."
+            fault += " Set `prepare.dtype` to float64."
+        else:
+            cure = "Rescale the column, or set `prepare.dtype` to float64."
+            fault = self._too_large.sentence(self.name, "too large for float32", cure)
+        if fault and num_missing:
             return f"{fault} Missing cells: {num_missing}; {SET_MISSING}."
         if fault or not num_missing:
             return fault
         cure = "Set `prepare.missing` to drop or fill, or correct the file."
         return self.missing.sentence(self.name, "missing or not finite", cure)
 
-    def _fault(self, where: str, table: Table | Line) -> str | None:
-        params = self._params
-        if self._problem:
-            return (
-                f"{where}: {self._problem}. Correct the column, or {leave_out(self.name, params)}."
-            )
-        is_mixed = self._num_numbers > 0
-        if not self._is_declared:
-            is_mixed |= any(map(looks_like_number, self._codes))
-        is_wrong_target = self.name == params.target and not self._is_boolean()
-        if self._codes and (is_mixed or is_wrong_target):
-            is_rare = self._text.num_cells < self._num_numbers and not self._is_boolean()
-            cure = cure_of_texts(table, self.name, [*self._codes], is_rare, params)
-            return self._text.sentence(self.name, "not a number", cure)
-        if len(self._codes) > MAX_CATEGORIES:
-            problem = f"text with more than {MAX_CATEGORIES} different values"
-            return f"{where}: {problem}. Correct the column, or {leave_out(self.name, params)}."
-        lowest, highest = self._lowest, self._highest
-        is_coarse = self._rounding * MIN_STEPS > highest - lowest and not self._codes
-        if is_coarse and highest - lowest > MIN_STEPS * np.spacing(max(-lowest, highest)):
-            numbers = f"the steps between {lowest!r} and {highest!r}"
-            return f"{where}: float32 cannot resolve {numbers}. Set `prepare.dtype` to float64."
-        scale_cure = "Rescale the column, or set `prepare.dtype` to float64."
-        return self._too_large.sentence(self.name, "too large for float32", scale_cure)
+    def _is_coarse(self) -> bool:
+        """Whether float32 leaves too few steps of a column that float64 resolves."""
+        size = self._highest - self._lowest
+        smallest = np.spacing(max(-self._lowest, self._highest))
+        return not self._codes and MIN_STEPS * smallest < size < MIN_STEPS * self._rounding
 
 
 def read_rows(
