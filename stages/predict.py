@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
@@ -28,12 +30,19 @@ from stages.model.device import set_numerics
 from stages.release.release import Release, open_release
 from stages.rows.categories import columns_of, encode
 from stages.rows.split import arrow_column
-from stages.tables.cells import BOOLEANS, Found, cell_parser, require_no_faults
+from stages.tables.cells import BOOLEANS, THOUSANDS, CellParser, Found, require_no_faults
 from stages.tables.table import Batch, Table, listed, require_columns
 from stages.tables.table_output import Write, table_output
 
 SUFFIX = "_predicted"
 GROUP_ROWS = 16  # kernels compute an incomplete last group of rows in another way
+MESSAGES = (
+    "missing cells are filled as in training",
+    "rows have no prediction, because of missing cells",
+    "rows have no prediction, because of cells that the model cannot use",
+    "the model extrapolates, because values are outside the ranges of the training rows",
+)
+Counts = list[NDArray[np.int_]]  # for each message, how many rows, by column
 
 
 def main() -> None:
@@ -46,8 +55,10 @@ def main() -> None:
         output = f"{release.model.target}{SUFFIX}"
         if output in table.names:
             raise UserError(f"{table.path}: a column is named `{output}`. Rename it.")
-        with table_output(arguments.output, [*table.names, output]) as write:
-            predict_table(release, table, columns, arguments.decimal, write)
+        same = table.delimiter if arguments.output == "-" else arguments.delimiter
+        signs = arguments.output_delimiter or same, arguments.output_decimal or arguments.decimal
+        with table_output(arguments.output, [*table.names, output], *signs) as write:
+            predict_table(release, table, columns, arguments, write)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -64,20 +75,30 @@ def parse_arguments() -> argparse.Namespace:
     add("table", help=f"a {formats} file, or a folder of such files; - reads the standard input")
     output_help = (
         "the .csv, .tsv or .parquet file to write; - (the default) writes CSV to the standard"
-        " output. Text cells stay as they are; predictions have a decimal point"
+        " output. Text cells stay as they are"
     )
     add("--output", default="-", metavar="FILE", help=output_help)
-    add("--delimiter", default=",", help="the character between cells of CSV (default: ,)")
+    add("--delimiter", default=",", type=delimiter, help="between cells of CSV (default: ,)")
     add("--decimal", default=".", choices=".,", help="decimal sign of the table (default: .)")
+    add("--thousands", choices=[*THOUSANDS], help="sign between groups of three digits")
+    add("--output-delimiter", type=delimiter, help="of the output (default: as the table)")
+    add("--output-decimal", choices=".,", help="of the output (default: as the table)")
+    skip_help = "leave the prediction of a row empty if a cell is faulty, and count these rows"
+    add("--skip-faulty", action="store_true", help=skip_help)
     return parser.parse_args()
+
+
+def delimiter(text: str) -> str:
+    """The delimiter that a user means."""
+    character = text.replace("\\t", "\t")  # users type a backslash and a t
+    if not is_delimiter(character):
+        raise UserError(f"A delimiter must be one ASCII character. Got {json.dumps(text)}.")
+    return character
 
 
 @contextmanager
 def input_table(source: str, delimiter: str) -> Iterator[Table]:
     """Open the table to predict for; the standard input is kept in a temporary file."""
-    delimiter = delimiter.replace("\\t", "\t")  # users type a backslash and a t
-    if not is_delimiter(delimiter):
-        raise UserError(f"--delimiter must be one ASCII character. Got {json.dumps(delimiter)}.")
     if source != "-":
         yield Table(Path(source), delimiter)
         return
@@ -92,62 +113,89 @@ def input_table(source: str, delimiter: str) -> Iterator[Table]:
 
 
 def predict_table(
-    release: Release, table: Table, columns: list[str], decimal: str, write: Write
+    release: Release, table: Table, columns: list[str], arguments: argparse.Namespace, write: Write
 ) -> None:
     """Predict batch by batch, in all threads, and write the batches in order.
 
     The bits of a row's prediction do not depend on the other rows, or on the format of the table.
-    A message counts the rows outside the ranges of the training rows.
+    Messages count what was filled, what has no prediction, and where the model extrapolates.
 
     Raises:
         UserError: At the end, with a sentence for each column that has faulty cells.
     """
-    model, dtype = release.model, release.manifest.target.type
+    model, inputs = release.model, release.manifest.inputs
     places = [table.names.index(column) for column in columns]
-    numbers_of = [number_of_text(column, release) for column in columns]
-    parse = cell_parser([], decimal)
-    lowest = np.array([column.minimum for column in release.manifest.inputs])
-    highest = np.array([column.maximum for column in release.manifest.inputs])
+    read = cells_reader(release, table, columns, arguments)
+    lowest = np.array([column.minimum for column in inputs])
+    highest = np.array([column.maximum for column in inputs])
 
     @torch.inference_mode()  # inference mode holds for its thread only
-    def predicted(batch: Batch) -> tuple[Batch, pa.Array, NDArray[np.int_], NDArray[np.bool_]]:
-        numbers = np.empty((len(batch.columns[0]), len(columns)), dtype)
-        for index, (column, place) in enumerate(zip(columns, places, strict=True)):
-            cells = parse(batch.columns[place], f"{table.path}, column `{column}`")
-            if column in model.categories:  # a number is not a category
-                cells = cells._replace(numbers=np.full_like(cells.numbers, np.nan))
-            with np.errstate(over="ignore"):
-                numbers[:, index] = cells.with_texts(numbers_of[index])
+    def predicted(batch: Batch) -> tuple[Batch, NDArray[Any], NDArray[np.bool_], Counts]:
+        numbers, is_missing = read([batch.columns[place] for place in places])
         is_faulty = ~np.isfinite(numbers)
         numbers[is_faulty] = 0
-        inputs = torch.from_numpy(encode(numbers, columns, model.categories))
-        is_outside = (inputs.numpy() < lowest) | (inputs.numpy() > highest)
-        padding = -len(inputs) % GROUP_ROWS
-        predictions = model(functional.pad(inputs, (0, 0, 0, padding)))[: len(inputs), 0]
+        rows = torch.from_numpy(encode(numbers, columns, model.categories))
+        is_outside = (rows.numpy() < lowest) | (rows.numpy() > highest)
+        padding = -len(rows) % GROUP_ROWS
+        predictions = model(functional.pad(rows, (0, 0, 0, padding)))[: len(rows), 0]
         is_lost = ~predictions.isfinite().numpy()
         is_faulty[is_lost, np.abs(numbers[is_lost]).argmax(axis=1)] = True
-        return batch, arrow_column(predictions.numpy()), is_outside.sum(axis=0), is_faulty
+        is_outside[is_faulty.any(axis=1)] = False
+        kinds = is_missing & ~is_faulty, is_missing & is_faulty, ~is_missing & is_faulty, is_outside
+        return batch, predictions.numpy(), is_faulty, [cells.sum(axis=0) for cells in kinds]
 
     found = {column: Found() for column in columns}
-    num_rows, num_outside = 0, np.zeros(len(model.features), int)
+    num_rows, totals = 0, [np.zeros(len(names), int) for names in (*3 * [columns], model.features)]
     with Progress("predict", 1, file=sys.stderr) as progress:
         batches = table.batches(table.names)
-        for batch, predictions, outside, is_faulty in in_order(predicted, batches):
+        for batch, predictions, is_faulty, counts in in_order(predicted, batches):
             for faulty, place, cells in zip(found.values(), places, is_faulty.T, strict=True):
                 faulty.add(cells, batch.columns[place], batch)
             num_rows += len(predictions)
-            num_outside += outside
+            totals = [total + count for total, count in zip(totals, counts, strict=True)]
             progress.update(num_rows, num_rows / (batch.fraction_read or 1))
-            if not any(faulty.num_cells for faulty in found.values()):
-                write([*batch.columns, predictions])
-    require_no_faults([fault_of(found[name], name, release, decimal) for name in columns])
-    counts = zip(model.features, num_outside.tolist(), strict=True)
-    outside_listing = ", ".join(f"`{name}` in {count}" for name, count in counts if count)
-    if outside_listing:
-        sys.stderr.write(
-            "predict: the model extrapolates, because values are outside the ranges of the training"
-            f" rows: {outside_listing} of {num_rows} rows.\n"
-        )
+            if arguments.skip_faulty or not any(faulty.num_cells for faulty in found.values()):
+                is_skipped = pa.array(is_faulty.any(axis=1))
+                write([*batch.columns, pc.if_else(is_skipped, None, arrow_column(predictions))])
+    if not arguments.skip_faulty:
+        require_no_faults([fault_of(found[name], name, release, arguments) for name in columns])
+    for message, total in zip(MESSAGES, totals, strict=True):
+        names = columns if len(total) == len(columns) else model.features
+        pairs = zip(names, total.tolist(), strict=True)
+        listing = ", ".join(f"`{name}` in {count}" for name, count in pairs if count)
+        if listing:
+            sys.stderr.write(f"predict: {message}: {listing} of {num_rows} rows.\n")
+
+
+def cells_reader(
+    release: Release, table: Table, columns: list[str], arguments: argparse.Namespace
+) -> Callable[[list[pa.Array]], tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """A function that returns the numbers of a batch's columns, and which cells are missing.
+
+    As in training, missing cells are filled; what has no number is NaN or infinite.
+    """
+    manifest, categories = release.manifest, release.model.categories
+    numbers_of = [number_of_text(column, release) for column in columns]
+    missing = {name: texts.index("") for name, texts in categories.items() if "" in texts}
+    fill = manifest.fill | missing
+    signs = arguments.decimal, arguments.thousands
+    parse = CellParser(manifest.missing_values, *signs, has_types=table.has_types)
+
+    def read(arrays: list[pa.Array]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        numbers = np.empty((len(arrays[0]), len(columns)), manifest.target.type)
+        is_missing = np.empty(numbers.shape, bool)
+        for index, (column, array) in enumerate(zip(columns, arrays, strict=True)):
+            cells = parse(array, column in categories)
+            if cells.problem:
+                raise UserError(f"{table.path}, column `{column}`: {cells.problem}.")
+            with np.errstate(over="ignore"):
+                numbers[:, index] = cells.with_texts(numbers_of[index])
+            is_missing[:, index] = ~np.isfinite(cells.with_texts(lambda _: 0.0))
+            if column in fill:
+                numbers[is_missing[:, index], index] = fill[column]
+        return numbers, is_missing
+
+    return read
 
 
 def number_of_text(column: str, release: Release) -> Callable[[str], float]:
@@ -157,21 +205,23 @@ def number_of_text(column: str, release: Release) -> Callable[[str], float]:
     """
     categories = release.model.categories.get(column)
     if categories is not None:
-        met = release.manifest.met_categories(column)
-        known = {text: float(index) for index, text in enumerate(categories) if text in met}
+        known = {text: float(index) for index, text in enumerate(categories)}
         return lambda text: known.get(text, math.nan)
     [item] = [item for item in release.manifest.inputs if item.name == column]
     is_boolean = {item.minimum, item.maximum} <= {0, 1}
     return lambda text: BOOLEANS.get(text.lower(), math.nan) if is_boolean else math.nan
 
 
-def fault_of(faulty: Found, column: str, release: Release, decimal: str) -> str | None:
+def fault_of(
+    faulty: Found, column: str, release: Release, arguments: argparse.Namespace
+) -> str | None:
     """A sentence about a column's faulty cells, if there are any."""
     problem = "not a finite number, or too far from the training rows"
-    cure = f'Correct it (the decimal sign is "{decimal}", see --decimal), or leave the row out.'
+    sign = f'the decimal sign is "{arguments.decimal}", see --decimal and --thousands'
+    cure = f"Correct it ({sign}), or leave the row out."
     if column in release.model.categories:
         problem = "not in the training rows"
-        met = listed(release.manifest.met_categories(column))
+        met = listed(release.model.categories[column])
         cure = f"Leave the row out, or train with such rows; the categories are {met}."
     return faulty.sentence(column, problem, cure, "Fill it in, or leave the row out.")
 

@@ -3,11 +3,11 @@
 Reads params.yaml and data/raw/; writes data/prepared/.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,56 +17,78 @@ from stages.base.files import PREPARE_PARAMS, PREPARED, RAW, write_json
 from stages.base.outputs import output_folder
 from stages.base.params import PrepareParams, load_params
 from stages.base.process import run
-from stages.rows.categories import Categories, encode, inputs_of
+from stages.rows.categories import inputs_of
 from stages.rows.ordered_sum import column_sums, ordered_mean, ordered_sum
-from stages.rows.split import SPLITS, Split, SplitWriter, Statistics, split_labels
-from stages.tables.columns import TableColumn, choose_columns, read_rows, require_names
+from stages.rows.split import SPLITS, Split, SplitWriter, Statistics
+from stages.tables.columns import choose_columns, read_rows, require_names
 from stages.tables.line import Line
+from stages.tables.spool import Labelled, learn, read_spool, spool_rows
 from stages.tables.table import Table, listed
 
 
 def main() -> None:
     params = load_params().prepare
-    table = open_table(params)
+    table, is_filled = open_table(params), params.missing == "fill"
     columns = choose_columns(table, params)
     names = [column.name for column in columns]
     with output_folder(PREPARED) as folder, TemporaryFile(dir=folder) as spool:
-        num_rows, num_dropped = spool_rows(read_rows(table, columns, params), spool)
-        missing = counted({column.name: column.missing.num_cells for column in columns})
+        batches = read_rows(table, columns, params)
+        num_rows, num_dropped, filled = spool_rows(batches, spool, columns, params.missing)
+        required = columns[-1:] if is_filled else columns
+        missing = counted({column.name: column.missing.num_cells for column in required})
         dropped = f", {num_dropped} with missing cells dropped ({missing})" if num_dropped else ""
-        categories = {column.name: found for column in columns if (found := column.categories())}
-        require_names(str(table.path), names, categories)
+        found = {column.name: texts for column in columns if (texts := column.categories())}
+        require_names(str(table.path), names, found)
         sizes = split_sizes(num_rows, dropped, params)
-        write_splits(spool, columns, categories, sizes, params, folder)
-        described = statistics(Split(folder / "train.parquet"), sizes, categories)
+        inputs = [*chain(*(inputs_of(name, found) for name in names))]
+        is_kept, means = learn(read_spool(spool, columns, found, sizes, params), is_filled)
+        is_kept[-1] = True  # the target
+        kept = [name for name, keep in zip(inputs, is_kept, strict=True) if keep]
+        if len(kept) == 1:
+            raise UserError(
+                "prepare: no column to learn from varies in the training rows. Add rows, or choose"
+                " other columns."
+            )
+        rows_again = read_spool(spool, columns, found, sizes, params)
+        write_splits(rows_again, inputs, is_kept, means, params.dtype, folder)
+        mean_of = dict(zip(inputs, means.tolist(), strict=True))
+        fill = {name: mean_of[name] for name in kept[:-1] if is_filled and name in names}
+        categories = {
+            name: texts
+            for name in found
+            if (texts := [text for text in found[name] if f"{name}={text}" in kept])
+        }
+        filled = {name: n for name, n in filled.items() if name in kept or name in categories}
+        learned = {"categories": categories, "fill": fill, "filled": filled}
+        described = statistics(Split(folder / "train.parquet"), sizes, **learned)
         write_json(folder / "statistics.json", described.model_dump())
         write_json(folder / PREPARE_PARAMS.name, params.model_dump())
     split_listing = ", ".join(f"{size} {name}" for name, size in zip(SPLITS, sizes, strict=True))
-    unused = [name for name in table.names if name not in {*names}]
-    notes = f"; ignored: {listed(unused)}" if unused else ""
-    if categories:
-        notes += f"; categories: {counted({name: len(categories[name]) for name in categories})}"
-    print(f"prepare: {num_rows} rows from {params.source}{dropped}: {split_listing}{notes}")
+    filling = f", missing cells filled ({counted(filled)})" if filled else ""
+    print(f"prepare: {num_rows} rows from {params.source}{dropped}{filling}: {split_listing}")
+    listings = {
+        "numbers": listed([name for name in names if name not in found]),
+        "categories": counted({name: len(texts) for name, texts in found.items()}),
+        "ignored": listed([name for name in table.names if name not in names]),
+        "left out, constant in the training rows": listed(
+            [name for name in inputs if name not in {*kept}]
+        ),
+    }
+    print(f"prepare: {'; '.join(f'{kind}: {text}' for kind, text in listings.items() if text)}")
 
 
 def open_table(params: PrepareParams) -> Table | Line:
     """Open the table, or the line, that `prepare.source` names."""
     if params.source == "line":
         return Line(params.rows, params.m, params.b, params.noise, params.seed)
-    return Table(RAW / params.source.removeprefix(f"{RAW}/"), params.delimiter)
-
-
-def spool_rows(batches: Iterable[NDArray[np.floating]], spool: IO[bytes]) -> tuple[int, int]:
-    """Write the rows without missing cells; return their number, and that of the other rows."""
-    num_rows = num_dropped = 0
-    for batch in batches:
-        is_whole = np.isfinite(batch).all(axis=1)
-        rows = batch if is_whole.all() else batch[is_whole]
-        spool.write(np.ascontiguousarray(rows).data)
-        num_rows += len(rows)
-        num_dropped += len(batch) - len(rows)
-    spool.seek(0)
-    return num_rows, num_dropped
+    path = RAW / params.source.removeprefix(f"{RAW}/")
+    for folder in [path, *path.parents][: -len(RAW.parents) - 1]:  # those in data/raw
+        if folder.is_dir() and (folder.is_symlink() or (folder / ".dvc").exists()):
+            raise UserError(
+                f"{folder} is a link, or a DVC project of its own: DVC does not notice when its"
+                f" files change. Copy them into {RAW}, or use `dvc import-url` or `dvc import`."
+            )
+    return Table(path, params.delimiter)
 
 
 def counted(counts: Mapping[str, int]) -> str:
@@ -90,33 +112,29 @@ def split_sizes(num_rows: int, dropped: str, params: PrepareParams) -> tuple[int
 
 
 def write_splits(
-    spool: IO[bytes],
-    columns: Sequence[TableColumn],
-    categories: Categories,
-    sizes: tuple[int, ...],
-    params: PrepareParams,
+    labelled: Labelled,
+    inputs: Sequence[str],
+    is_kept: NDArray[np.bool_],
+    fill: NDArray[np.float64],
+    dtype: str,
     folder: Path,
 ) -> None:
-    """Write the rows in ``spool`` to one Parquet file per split."""
-    names, dtype = [column.name for column in columns], np.dtype(params.dtype)
-    inputs = [*chain(*(inputs_of(name, categories) for name in names))]
-    writers = [SplitWriter(folder / f"{name}.parquet", inputs, params.dtype) for name in SPLITS]
-    for labels in split_labels(sizes, params.split, params.seed):
-        content = bytearray(spool.read(len(labels) * len(names) * dtype.itemsize))
-        rows = np.frombuffer(content, dtype).reshape(len(labels), len(names))
-        for column, cells in zip(columns, rows.T, strict=True):
-            column.recode(cells)
-        rows = encode(rows, names, categories)
+    """Write the kept inputs to one Parquet file per split; ``fill`` stands for missing cells."""
+    names = [name for name, keep in zip(inputs, is_kept, strict=True) if keep]
+    writers = [SplitWriter(folder / f"{name}.parquet", names, dtype) for name in SPLITS]
+    for labels, rows in labelled:
+        is_missing = ~np.isfinite(rows)
+        if is_missing.any():
+            rows[is_missing] = np.broadcast_to(fill, rows.shape)[is_missing]
+        kept = rows if is_kept.all() else rows[:, is_kept]
         for label, writer in enumerate(writers):
-            writer.write(rows[labels == label])
+            writer.write(kept[labels == label])
     for writer in writers:
         writer.close()
 
 
-def statistics(
-    training: Split, sizes: tuple[int, ...], categories: dict[str, list[str]]
-) -> Statistics:
-    """Describe the training rows, block by block."""
+def statistics(training: Split, sizes: tuple[int, ...], **others: Any) -> Statistics:
+    """Describe the training rows, block by block; the others are written as they are."""
     columns, blocks = [*training.features, training.target], range(training.num_blocks)
     lowest, highest = np.empty((2, len(blocks), len(columns)))
 
@@ -141,7 +159,7 @@ def statistics(
     by_column = [dict(zip(columns, row, strict=True)) for row in values.tolist()]
     described = dict(zip(names, by_column, strict=True))
     rows = dict(zip(SPLITS, sizes, strict=True))
-    return Statistics(columns=columns, categories=categories, rows=rows, **described)
+    return Statistics(columns=columns, rows=rows, **others, **described)
 
 
 if __name__ == "__main__":

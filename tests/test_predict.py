@@ -4,6 +4,7 @@ import datetime as dt
 import io
 import shutil
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -156,7 +157,9 @@ def test_rows_outside_the_ranges_of_training_are_counted_once(line, run, tmp_pat
 
 FAULT = "{path}, row 3, column `x`: not a finite number, or too far from the training rows"
 MORE = '"n/a" (and 3 more cells of this column).'
-CORRECT = 'Correct it (the decimal sign is ".", see --decimal), or leave the row out.'
+CORRECT = (
+    'Correct it (the decimal sign is ".", see --decimal and --thousands), or leave the row out.'
+)
 
 
 @pytest.mark.parametrize(
@@ -219,18 +222,6 @@ def test_a_category_that_occurs_only_in_test_rows_is_refused(change, raw, refuse
         f'{path}, row 3, column `c`: not in the training rows: "D". Leave the row out, or train'
         " with such rows; the categories are `A`, `B`."
     )
-    assert "| `c=D` | 0 to 0 |" in (RELEASE / "README.md").read_text()
-
-
-def test_a_column_that_was_always_true_accepts_true_and_false(change, raw, run, tmp_path):
-    raw(
-        "t.csv",
-        "ok,x,y\n" + "".join(f"{'true' if i < 30 else 'false'},{i},{i}\n" for i in range(40)),
-    )
-    release(change, ORDERED | {"prepare.test": 0.25})
-    (tmp_path / "new.csv").write_text("ok,x\ntrue,1\n1,1\nFALSE,1\n0,1\n")
-    predictions = run(tmp_path / "new.csv")["y_predicted"].tolist()
-    assert predictions[0] == predictions[1] != predictions[2] == predictions[3]
 
 
 @pytest.mark.parametrize("output", ["out.csv", "out.parquet"])
@@ -275,7 +266,7 @@ def test_a_column_of_dates_is_refused(line, refused, tmp_path):
 
 def test_a_delimiter_of_two_characters_is_refused(line, refused, tmp_path):
     (tmp_path / "new.csv").write_text("x\n1\n")
-    sentence = '--delimiter must be one ASCII character. Got "::".'
+    sentence = 'A delimiter must be one ASCII character. Got "::".'
     assert refused(tmp_path / "new.csv", "--delimiter", "::") == sentence
 
 
@@ -306,3 +297,79 @@ def test_the_reader_of_the_predictions_may_stop(line, tmp_path):
     program = f"{sys.executable} -m stages.predict {RELEASE.resolve()} {tmp_path}/new.csv"
     result = command(ROOT, "bash", "-c", f"{program} | head -n 1; exit ${{PIPESTATUS[0]}}")
     assert (result.returncode, result.stdout, result.stderr) == (141, "x,y_predicted\n", "")
+
+
+FILLED = "origin,x,y\n" + "".join(
+    f"{('USA', 'NA', 'EU')[i % 3]},{'' if i % 5 == 0 else i},{i}\n" for i in range(30)
+)
+
+
+@pytest.fixture
+def filled(change, raw, releases):
+    raw("t.csv", FILLED)
+    changes = {"prepare.missing": "fill", "prepare.missing_values": ["NA", -999]}
+    return released_once(releases / "filled", change, {**ORDERED, **changes})
+
+
+def test_missing_cells_are_filled_as_in_training(filled, run, tmp_path, capsys):
+    mean = float(np.mean([i for i in range(30) if i % 5]))
+    (tmp_path / "new.csv").write_text(f"origin,x\nNA,-999\n,{mean!r}\nEU,\nEU,{mean!r}\n")
+    capsys.readouterr()
+    first, second, third, fourth = run(tmp_path / "new.csv")["y_predicted"].tolist()
+    assert first == second != third == fourth
+    assert capsys.readouterr().err == (
+        "predict: missing cells are filled as in training: `origin` in 2, `x` in 2 of 4 rows.\n"
+    )
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.parquet"])
+def test_faulty_rows_can_be_skipped_and_are_counted_by_reason(cars, run, tmp_path, capsys, output):
+    good = "EU,true,1\nUSA,false,2\n"
+    (tmp_path / "new.csv").write_text(f"origin,fast,weight\n{good}")
+    expected = run(tmp_path / "new.csv")["y_predicted"].astype("float32").tolist()
+    (tmp_path / "new.csv").write_text(
+        "origin,fast,weight\nMars,true,1\nEU,true,1\n,true,\nUSA,false,2\nEU,yes,heavy\n"
+    )
+    capsys.readouterr()
+    predictions = run(tmp_path / "new.csv", "--skip-faulty", output=output)["y_predicted"]
+    assert predictions.isna().tolist() == [True, False, True, False, True]
+    assert predictions[[1, 3]].astype("float32").tolist() == expected
+    assert capsys.readouterr().err == (
+        "predict: rows have no prediction, because of missing cells: `origin` in 1, `weight` in 1"
+        " of 5 rows.\npredict: rows have no prediction, because of cells that the model cannot use:"
+        " `origin` in 1, `fast` in 1, `weight` in 1 of 5 rows.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [
+        ([], "1.000,5;0,25;"),
+        (["--output-delimiter", "\\t"], "1.000,5\t0,25\t"),
+        (["--output-delimiter", ",", "--output-decimal", "."], '"1.000,5","0,25",'),
+    ],
+)
+def test_the_output_has_the_signs_of_the_table_unless_told_otherwise(
+    line, run, tmp_path, options, first
+):
+    (tmp_path / "new.csv").write_text("note;x\n1.000,5;0,25\n")
+    signs = ["--delimiter", ";", "--decimal", ",", "--thousands", "."]
+    with suppress(pd.errors.ParserError):
+        run(tmp_path / "new.csv", *signs, *options)
+    row = (tmp_path / "out.csv").read_text().splitlines()[1]
+    assert row.startswith(first)
+    number = row[len(first) :]
+    assert ("," in number) == ("--output-decimal" not in options)
+    assert float(number.replace(",", ".")) > 0
+
+
+def test_thousands_are_read_as_in_prepare(line, run, tmp_path):
+    (tmp_path / "new.tsv").write_text("x\n1,234.5\n1234.5\n")
+    first, second = run(tmp_path / "new.tsv", "--thousands", ",")["y_predicted"]
+    assert first == second
+
+
+def test_an_empty_cell_of_a_table_of_one_column_is_a_row(line, run, refused, tmp_path):
+    (tmp_path / "new.csv").write_text("x\n0.1\n\n0.3\n")
+    assert "row 3, column `x`: empty cell." in refused(tmp_path / "new.csv")
+    assert len(run(tmp_path / "new.csv", "--skip-faulty")) == 3

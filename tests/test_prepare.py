@@ -1,13 +1,18 @@
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from stages import prepare
 from stages.base.errors import UserError
 from stages.base.files import PREPARE_PARAMS, PREPARED, RAW, STATISTICS
+from tests.conftest import ROOT, command
 
 
 def splits():
@@ -26,6 +31,7 @@ def test_the_default_line_is_split_into_three(workspace, capsys):
     prepare.main()
     assert capsys.readouterr().out == (
         "prepare: 1000 rows from line: 700 train, 100 validation, 200 test\n"
+        "prepare: numbers: `x`, `y`\n"
     )
     rows = pd.concat(splits()).sort_values("x")
     assert [len(split) for split in splits()] == [700, 100, 200]
@@ -90,7 +96,7 @@ def test_validation_and_test_rows_may_be_absent(change, capsys):
 
 @pytest.mark.parametrize(
     ("rows", "validation", "test", "sizes"),
-    [(1000, 0.1, 0.2, [700, 100, 200]), (36, 0.29, 0.1, [22, 10, 4]), (2, 0, 0.5, [1, 0, 1])],
+    [(1000, 0.1, 0.2, [700, 100, 200]), (36, 0.29, 0.1, [22, 10, 4]), (3, 0, 0.4, [2, 0, 1])],
 )
 def test_fractions_are_rounded_to_the_nearest_row(change, rows, validation, test, sizes):
     change({"prepare.rows": rows, "prepare.validation": validation, "prepare.test": test})
@@ -114,7 +120,7 @@ def test_columns_that_are_not_chosen_are_ignored_and_named(change, raw, capsys):
     raw("t.csv", f"x,name,z,y\n{rows}")
     change({"prepare.source": "t.csv", "prepare.features": ["x"]})
     prepare.main()
-    assert capsys.readouterr().out.endswith("2 test; ignored: `name`, `z`\n")
+    assert capsys.readouterr().out.endswith("numbers: `x`, `y`; ignored: `name`, `z`\n")
 
 
 def test_categories_become_features_of_zero_and_one(change, raw, capsys):
@@ -206,9 +212,145 @@ def test_numbers_too_large_for_float32_are_not_dropped_with_missing_cells(change
 
 
 def test_a_minimum_of_zero_has_no_sign(change, raw):
-    raw("zeros.csv", "x,y\n0.0,1\n-0.0,2\n0.0,3\n")
+    raw("zeros.csv", "x,y\n0.0,1\n-0.0,2\n5.0,3\n")
     change({"prepare.source": "zeros.csv", "prepare.validation": 0, "prepare.test": 0})
     prepare.main()
     text = STATISTICS.read_text()
     assert json.loads(text)["minimum"]["x"] == 0.0
     assert "-0.0" not in text
+
+
+ALL_TRAIN = {"prepare.source": "t.csv", "prepare.validation": 0, "prepare.test": 0}
+LAST_IS_TEST = {**ALL_TRAIN, "prepare.split": "ordered", "prepare.test": 0.2}
+
+
+def test_what_does_not_vary_in_the_training_rows_is_left_out_and_named(change, raw, capsys):
+    cells = ["A", "B", "A", "B", "C"]
+    rows = [f"7,{cell},one,{i // 4},{i},{i}\n" for i, cell in enumerate(cells)]
+    raw("t.csv", "same,kind,only,late,x,y\n" + "".join(rows))
+    change(LAST_IS_TEST)
+    prepare.main()
+    training, _, test = splits()
+    assert [*training.columns] == ["kind=A", "kind=B", "x", "y"]
+    assert test.to_numpy().tolist() == [[0, 0, 4, 4]]
+    statistics = json.loads(STATISTICS.read_text())
+    assert statistics["categories"] == {"kind": ["A", "B"]}
+    assert capsys.readouterr().out.endswith(
+        "prepare: numbers: `same`, `late`, `x`, `y`; categories: `kind` 3, `only` 1; left out,"
+        " constant in the training rows: `same`, `kind=C`, `only=one`, `late`\n"
+    )
+
+
+def test_a_table_without_a_column_that_varies_is_refused(change, raw):
+    raw("t.csv", "x,y\n1,1\n1,2\n")
+    change(ALL_TRAIN)
+    assert refusal().startswith("prepare: no column to learn from varies in the training rows.")
+
+
+def test_an_input_that_varies_only_in_the_last_of_many_rows_is_kept(change, raw):
+    kinds = np.where(np.arange(200_000) == 199_999, "B", "A")
+    table = pd.DataFrame({"kind": kinds, "x": 0, "y": range(200_000)})
+    table.loc[150_000, "x"] = 1
+    table.to_csv(raw("t.csv", ""), index=False)
+    change(ALL_TRAIN)
+    prepare.main()
+    assert [*splits()[0].columns] == ["kind=A", "kind=B", "x", "y"]
+
+
+NUMBERS = st.none() | st.floats(-1e6, 1e6, width=32)
+ROW = st.tuples(NUMBERS, st.sampled_from([None, "A", "B"]), st.sampled_from([None, True, False]))
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None
+)
+@given(
+    rows=st.lists(ROW, min_size=4, max_size=30),
+    dtype=st.sampled_from(["float32", "float64"]),
+    seed=st.integers(0, 99),
+)
+def test_missing_cells_are_filled_from_the_training_rows_alone(change, raw, rows, dtype, seed):
+    table = pd.DataFrame(rows, columns=["x", "kind", "ok"])
+    table["row"] = table["y"] = np.arange(len(rows)) / 4
+    text = table.to_csv(index=False).replace("True", "true").replace("False", "false")
+    raw("t.csv", text)
+    change({**ALL_TRAIN, "prepare.missing": "fill", "prepare.dtype": dtype})
+    change({"prepare.test": 0.3, "prepare.seed": seed})
+    prepare.main()
+    training, _, test = splits()
+    prepared = pd.concat([training, test]).sort_values("row").reset_index()
+    is_training = prepared["row"].isin(training["row"]).to_numpy()
+    statistics = json.loads(STATISTICS.read_text())
+    for name in ("x", "ok"):
+        cells = table[name].astype(dtype).to_numpy()
+        known = cells[is_training & ~np.isnan(cells)]
+        if len({*known}) < 2:
+            assert name not in prepared
+            continue
+        mean = known.astype(float).mean()
+        scale = float(np.abs(known).max())
+        assert statistics["fill"][name] == pytest.approx(mean, abs=1e-14 * scale)
+        expected = np.where(np.isnan(cells), np.array(statistics["fill"][name], dtype), cells)
+        assert prepared[name].tolist() == expected.tolist()
+    kinds = table["kind"].fillna("")
+    met = sorted({*kinds[is_training]})
+    for kind in met if len(met) > 1 else []:
+        assert prepared[f"kind={kind}"].tolist() == (kinds == kind).astype(int).tolist()
+    assert statistics["categories"] == ({"kind": met} if len(met) > 1 else {})
+    counts = table.isna().sum()
+    kept = [*prepared, *statistics["categories"]]
+    assert statistics["filled"] == {name: n for name, n in counts.items() if n and name in kept}
+
+
+def test_a_row_without_a_target_is_left_out_when_cells_are_filled(change, raw, capsys):
+    raw("t.csv", "x,y\n1,1\n,2\n3,\ninf,4\n")
+    change({**ALL_TRAIN, "prepare.missing": "fill", "prepare.split": "ordered"})
+    change({"prepare.source": "t.csv"})
+    raw("t.csv", "x,y\n1,1\n,2\n3,\ninf,4\n5,5\n")
+    prepare.main()
+    assert splits()[0].to_numpy().tolist() == [[1, 1], [3, 2], [3, 4], [5, 5]]
+    assert (
+        "4 rows from t.csv, 1 with missing cells dropped (`y` 1), missing cells filled (`x` 2): 4"
+        in capsys.readouterr().out
+    )
+
+
+def test_threads_change_no_bit_of_what_is_filled(change, raw, use_threads):
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.normal(size=(200_000, 3)), columns=["a", "b", "y"])
+    table = table.mask(random.random(table.shape) < 0.1)
+    table.to_csv(raw("t.csv", ""), index=False)
+    change({"prepare.source": "t.csv", "prepare.missing": "fill"})
+    outputs = set()
+    for num_threads in (1, 3):
+        use_threads(num_threads)
+        prepare.main()
+        outputs.add(b"".join(path.read_bytes() for path in sorted(PREPARED.iterdir())))
+    assert len(outputs) == 1
+
+
+def test_a_linked_folder_and_a_nested_dvc_project_are_refused(change, raw, tmp_path):
+    for name in ("disk", "data/raw/nested"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "t.csv").write_text("x,y\n1,2\n2,3\n3,4\n")
+    (RAW / "link").symlink_to(tmp_path / "disk")
+    (RAW / "nested/.dvc").mkdir()
+    for source in ("link", "link/t.csv", "nested/t.csv"):
+        change({**ALL_TRAIN, "prepare.source": source})
+        assert refusal().startswith(f"data/raw/{source.split('/')[0]} is a link, or a DVC project")
+    (RAW / "t.csv").symlink_to(tmp_path / "disk/t.csv")  # DVC hashes what the file holds
+    change({"prepare.source": "t.csv"})
+    prepare.main()
+
+
+def test_a_good_run_writes_nothing_to_standard_error(change, raw):
+    table = pd.DataFrame({"x": range(9), "zip": range(9), "kind": list("ABABABABA"), "y": range(9)})
+    table.loc[3, "x"] = -999
+    table.to_csv(raw("t.csv", ""), index=False)
+    table.astype({"x": "float32"}).to_parquet(raw("t.parquet", ""))
+    changes = {"prepare.missing": "fill", "prepare.missing_values": [-999, "NA"]}
+    for source in ("t.csv", "t.parquet"):
+        change({**ALL_TRAIN, **changes, "prepare.categories": ["zip"], "prepare.source": source})
+        words = [sys.executable, "-W", "always", "-m", "stages.prepare"]
+        result = command(Path(), *words, environment={"PYTHONPATH": str(ROOT)})
+        assert (result.returncode, result.stderr) == (0, "")

@@ -61,10 +61,13 @@ class PrepareParams(StrictModel):
     rows: Count
     noise: Annotated[Number, Field(ge=0)]
     features: Columns | None
+    exclude: list[str]
+    categories: list[str]
     target: str
     delimiter: Annotated[str, _must("be one ASCII character", is_delimiter)]
     decimal: Literal[".", ","]
-    missing: Literal["error", "drop"]
+    thousands: Literal[",", ".", " ", "'"] | None
+    missing: Literal["error", "drop", "fill"]
     missing_values: list[Annotated[Any, _must("be text or a finite number", _is_marker)]]
     split: Literal["random", "ordered"]
     validation: Fraction
@@ -122,7 +125,7 @@ def load_params() -> Params:
     """
     try:
         params = Params.model_validate(read_yaml(PARAMS))
-        sentences = [*_conflicts(params)]
+        sentences = [*_prepare_conflicts(params.prepare), *_train_conflicts(params)]
     except ValidationError as error:
         sentences = [_sentence(fault) for fault in error.errors()]
     if sentences:
@@ -139,16 +142,24 @@ def declared_keys() -> list[str]:
     return keys
 
 
-def _conflicts(params: Params) -> Iterator[str]:
+def _prepare_conflicts(prepare: PrepareParams) -> Iterator[str]:
     """Yield a sentence for each pair of values that contradict each other."""
-    prepare, train = params.prepare, params.train
     held_out = prepare.validation + prepare.test
     if held_out >= 1:
         yield f"`prepare.validation` + `prepare.test` must be less than 1. Got {held_out:g}."
     if prepare.features and prepare.target in prepare.features:
         yield f"`prepare.features` must not name the target, `{prepare.target}`. Remove it there."
-    if prepare.source != "line" and prepare.delimiter == prepare.decimal:
-        yield f'`prepare.delimiter` and `prepare.decimal` must differ. Got "{prepare.decimal}".'
+    for key in ("exclude", "categories"):
+        if prepare.target in getattr(prepare, key):
+            yield f"`prepare.{key}` must not name the target, `{prepare.target}`. Remove it there."
+    if both := sorted({*(prepare.features or [])} & {*prepare.exclude}):
+        yield f"`prepare.exclude` must not name a feature, `{both[0]}`. Remove it in one place."
+    if prepare.thousands == prepare.decimal:
+        yield f'`prepare.thousands` and `prepare.decimal` must differ. Got "{prepare.decimal}".'
+
+
+def _train_conflicts(params: Params) -> Iterator[str]:
+    prepare, train = params.prepare, params.train
     if train.optimizer != "sgd" and train.momentum:
         yield f"`train.momentum` must be 0 unless the optimizer is sgd. Got {train.momentum}."
     if train.optimizer == "lbfgs" and train.weight_decay:

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 from stages.base.files import sha256
 from stages.base.strict_model import StrictModel
-from stages.rows.categories import inputs_of
 
 MANIFEST = "model.json"
 MODEL = "model.safetensors"
@@ -28,6 +27,8 @@ class Manifest(StrictModel):
     inputs: list[Column]
     target: Column
     categories: dict[str, list[str]]
+    missing_values: list[Any]  # what cells hold that count as missing
+    fill: dict[str, float]  # what stands for a missing cell of each column of numbers
     architecture: dict[str, Any]  # network, in words; widths of inputs, hidden layers and output
     not_portable: list[str]  # operations whose bits may depend on the kind of CPU
     trained_on: str  # the kind of device
@@ -37,12 +38,6 @@ class Manifest(StrictModel):
     data: dict[str, str]  # SHA-256 of each file of data/prepared
     files: dict[str, dict[str, str | int]]  # what `describe_file` returns for each model file
     proof: dict[str, Any]  # split, rows, programs; difference_at_most: relative to `magnitudes`
-
-    def met_categories(self, column: str) -> list[str]:
-        """List the categories of a column that occur in training rows."""
-        highest = {item.name: item.maximum for item in self.inputs}
-        pairs = zip(self.categories[column], inputs_of(column, self.categories), strict=True)
-        return [category for category, name in pairs if highest[name] > 0]
 
 
 def describe_file(path: Path) -> dict[str, str | int]:

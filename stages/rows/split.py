@@ -58,6 +58,8 @@ class Statistics(StrictModel):
 
     columns: list[str]
     categories: dict[str, list[str]]
+    fill: dict[str, float]  # what stands for a missing cell of each column of numbers
+    filled: dict[str, int]  # how many cells were filled, by column
     rows: dict[str, int]
     mean: dict[str, float]
     standard_deviation: dict[str, float]

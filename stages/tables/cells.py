@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,8 +16,11 @@ from stages.tables.table import Batch
 
 BOOLEANS = {"false": 0.0, "true": 1.0}
 SPACES = " \t"  # around a cell; they do not count
+TEXTS = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
 # The texts that Arrow casts to a number:
 NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:nan(\(\w*\))?|inf|infinity))$"
+# Each sign between thousands, and the characters that are written for it (no-break spaces, ’):
+THOUSANDS = {",": ",", ".": "[.]", " ": "[ \u00a0\u202f]", "'": "['\u2019]"}
 
 
 class Cells(NamedTuple):
@@ -25,6 +29,7 @@ class Cells(NamedTuple):
     numbers: NDArray[np.float64]  # NaN where a cell is missing or text
     texts: Sequence[str] = ()  # the different texts
     codes: NDArray[np.int32] = np.empty(0, np.int32)  # index in texts, or -1; empty without texts
+    problem: str = ""  # why the column cannot be read
 
     def with_texts(self, number_of: Callable[[str], float]) -> NDArray[np.float64]:
         """The numbers, and for each text the number that ``number_of`` returns."""
@@ -34,16 +39,57 @@ class Cells(NamedTuple):
         return np.where(self.codes >= 0, numbers[self.codes], self.numbers)
 
 
-def cell_parser(markers: Sequence[str | float], decimal: str) -> Callable[[pa.Array, str], Cells]:
-    """A function that reads a column of numbers or text; a number becomes the nearest double.
+class CellParser:
+    """Reads columns of numbers or text; a number becomes the nearest double.
 
-    Its arguments are the column and the place that an error names. A cell with a marker is missing;
-    ``decimal`` is the decimal sign of numbers that are stored as text.
+    A cell with a marker is missing; ``decimal`` and ``thousands`` are the signs of numbers that are
+    stored as text. In a table that ``has_types``, text is never a number.
     """
-    text_markers = [marker.strip(SPACES) for marker in markers if isinstance(marker, str)]
-    number_markers = np.array([marker for marker in markers if not isinstance(marker, str)])
 
-    def to_numpy(column: pa.Array) -> NDArray[np.float64]:
+    def __init__(
+        self, markers: Sequence[str | float], decimal: str, thousands: str | None, has_types: bool
+    ) -> None:
+        self._texts = [marker.strip(SPACES) for marker in markers if isinstance(marker, str)]
+        self._numbers = np.array([marker for marker in markers if not isinstance(marker, str)])
+        self._is_comma, self._has_types = decimal == ",", has_types
+        self._sign = THOUSANDS[thousands] if thousands else ""
+        self._grouped = rf"^[+-]?[1-9]\d{{0,2}}({self._sign}\d{{3}})+([{decimal}]\d*)?$"
+
+    def __call__(self, column: pa.Array, is_category: bool) -> Cells:
+        """Read a column of a batch; all its cells are categories if ``is_category`` is true."""
+        is_dictionary = pa.types.is_dictionary(column.type)
+        is_text = is_dictionary or any(is_text(column.type) for is_text in TEXTS)
+        try:
+            if is_text or is_category:
+                return self._parse_text(column, is_category or self._has_types)
+            return Cells(self._to_numpy(column))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            problem = f"cells of the type {column.type} are neither numbers nor text"
+            return Cells(np.full(len(column), np.nan), problem=problem)
+
+    def _parse_text(self, column: pa.Array, is_category: bool) -> Cells:
+        cells = pc.utf8_trim(pc.cast(column, pa.string()), characters=SPACES)
+        nulls = pa.array(["", *self._texts], pa.string())
+        cells = signed = pc.if_else(pc.is_in(cells, value_set=nulls), None, cells)
+        if self._sign:
+            is_grouped = pc.match_substring_regex(cells, self._grouped)
+            joined = pc.replace_substring_regex(cells, self._sign, "")
+            signed = pc.if_else(is_grouped, joined, cells)
+        if self._is_comma:
+            signed = pc.replace_substring(pc.replace_substring(signed, ".", "?"), ",", ".")
+        if not is_category:
+            with suppress(pa.ArrowInvalid):
+                return Cells(self._to_numpy(signed))
+        is_number = pc.match_substring_regex(signed, NUMBER)
+        numbers = self._to_numpy(pc.if_else(is_number, signed, None))
+        if is_category:  # a number is a category, too, unless it marks a missing cell
+            is_number = pc.and_(is_number, pa.array(np.isnan(numbers)))
+            numbers = np.full_like(numbers, np.nan)
+        texts = pc.if_else(is_number, None, cells).dictionary_encode()
+        codes = np.asarray(pc.fill_null(texts.indices, -1))
+        return Cells(numbers, texts.dictionary.to_pylist(), codes)
+
+    def _to_numpy(self, column: pa.Array) -> NDArray[np.float64]:
         kind = column.type
         if pa.types.is_decimal(kind):
             column = pc.cast(column, pa.string())  # a cast from decimal rounds twice
@@ -52,39 +98,11 @@ def cell_parser(markers: Sequence[str | float], decimal: str) -> Callable[[pa.Ar
             numbers = np.asarray(pc.fill_null(column, np.nan))
         else:
             numbers = np.from_dlpack(column)  # np.asarray would import pandas
-        if len(number_markers) and not pa.types.is_boolean(kind):
+        if len(self._numbers) and not pa.types.is_boolean(kind):
             # Round the markers as the column's type rounds them.
-            rounded = number_markers.astype(np.float32 if pa.types.is_float32(kind) else np.float64)
+            rounded = self._numbers.astype(np.float32 if pa.types.is_float32(kind) else np.float64)
             numbers = np.where(np.isin(numbers, rounded), np.nan, numbers)
         return numbers
-
-    def parse_text(column: pa.Array) -> Cells:
-        cells = pc.utf8_trim(pc.cast(column, pa.string()), characters=SPACES)
-        nulls = pa.array(["", *text_markers], pa.string())
-        cells = signed = pc.if_else(pc.is_in(cells, value_set=nulls), None, cells)
-        if decimal == ",":
-            signed = pc.replace_substring(pc.replace_substring(cells, ".", "?"), ",", ".")
-        try:
-            return Cells(to_numpy(signed))
-        except pa.ArrowInvalid:
-            is_number = pc.match_substring_regex(signed, NUMBER)
-            texts = pc.if_else(is_number, None, cells).dictionary_encode()
-            codes = np.asarray(pc.fill_null(texts.indices, -1))
-            numbers = to_numpy(pc.if_else(is_number, signed, None))
-            return Cells(numbers, texts.dictionary.to_pylist(), codes)
-
-    def parse(column: pa.Array, where: str) -> Cells:
-        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        try:
-            return parse_text(column) if is_text else Cells(to_numpy(column))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise UserError(
-                f"{where}: cells of the type {column.type} are neither numbers nor text. Choose"
-                " other columns, or correct the file."
-            ) from None
-
-    return parse
 
 
 @dataclass

@@ -1,5 +1,7 @@
 """The chosen columns of a table as numbers, and what they hold: numbers, booleans or categories."""
 
+import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -13,11 +15,13 @@ from stages.base.params import PrepareParams
 from stages.base.progress import Progress
 from stages.base.threads import in_order
 from stages.rows.categories import MAX_CATEGORIES, Categories, inputs_of
-from stages.tables.cells import BOOLEANS, Cells, Found, cell_parser, require_no_faults
+from stages.tables.cells import BOOLEANS, CellParser, Cells, Found, require_no_faults
+from stages.tables.cures import SET_MISSING, cure_of_texts, leave_out, looks_like_number
 from stages.tables.line import Line
 from stages.tables.table import Batch, Table, listed, repeated_names, require_columns
 
-EXPONENT = re.compile(r"(?<=\d)[eE][+-]?\d+$")
+INDEX = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")  # as pandas names its index
+MIN_STEPS = 1000  # in the range of a column; with fewer, float32 cannot tell its rows apart
 
 
 class TableColumn:
@@ -26,11 +30,13 @@ class TableColumn:
     A column of text holds categories or booleans. A column of numbers and text is faulty.
     """
 
-    def __init__(self, name: str, params: PrepareParams) -> None:
+    def __init__(self, name: str, params: PrepareParams, has_types: bool) -> None:
         self.name, self._params = name, params
         self._codes: dict[str, int] = {}  # of texts, as they appear; at most 1 + MAX_CATEGORIES
         self._num_numbers = 0
+        self._lowest, self._highest, self._rounding = math.inf, -math.inf, 0.0
         self._text, self._too_large, self.missing = Found(), Found(), Found()
+        self._is_declared, self._problem = has_types or name in params.categories, ""
 
     def add(self, cells: Cells, original: pa.Array, batch: Batch) -> NDArray[np.floating]:
         """Take the cells of the next batch, and return them as numbers of ``prepare.dtype``.
@@ -38,14 +44,21 @@ class TableColumn:
         A missing cell is NaN or infinite. A text is a code, which ``recode`` replaces.
         """
         self._num_numbers += int(np.count_nonzero(~np.isnan(cells.numbers)))
+        self._problem = self._problem or cells.problem
         if cells.texts:
             self._text.add(cells.codes >= 0, original, batch)
         numbers = cells.with_texts(self._code)
         with np.errstate(over="ignore"):
             values = numbers.astype(self._params.dtype)
-        if not np.isfinite(values).all():
+        is_finite = np.isfinite(values)
+        if not is_finite.all():
             self._too_large.add(np.isinf(values) & np.isfinite(numbers), original, batch)
             self.missing.add(~np.isfinite(numbers), original, batch)
+        if self._params.dtype == "float32" and is_finite.any():
+            known, rounded = numbers[is_finite], values[is_finite]
+            self._lowest = min(self._lowest, float(known.min()))
+            self._highest = max(self._highest, float(known.max()))
+            self._rounding = max(self._rounding, float(np.abs(known - rounded).max()))
         return values
 
     def _code(self, text: str) -> int:
@@ -54,8 +67,14 @@ class TableColumn:
         return self._codes.get(text, 0)
 
     def categories(self) -> list[str]:
-        """The sorted categories; none if the column holds numbers or booleans."""
-        return [] if self._is_boolean() else sorted(self._codes)
+        """The sorted categories; none if the column holds numbers or booleans.
+
+        The empty text is the category of cells that are filled.
+        """
+        if self._is_boolean():
+            return []
+        is_filled = self._params.missing == "fill" and self.missing.num_cells
+        return sorted([*self._codes, *([""] if is_filled else [])])
 
     def _is_boolean(self) -> bool:
         return {text.lower() for text in self._codes} <= {*BOOLEANS}
@@ -65,36 +84,50 @@ class TableColumn:
         indices = {text: index for index, text in enumerate(self.categories())}
         if self._codes:
             numbers = [indices.get(text, BOOLEANS.get(text.lower())) for text in self._codes]
-            cells[:] = np.array(numbers, float)[cells.astype(int)]
+            cells[~np.isfinite(cells)] = len(numbers)
+            cells[:] = np.array([*numbers, indices.get("", math.nan)], float)[cells.astype(int)]
 
-    def fault(self, where: str) -> str | None:
-        """A sentence about the column's faulty cells, if there are any."""
-        is_mixed = self._num_numbers or any(map(looks_like_number, self._codes))
-        is_wrong_target = self.name == self._params.target and not self._is_boolean()
-        if self._codes and (is_mixed or is_wrong_target):
-            is_rare = self._text.num_cells < self._num_numbers and not self._is_boolean()
-            cure = (
-                f'Correct the file (the decimal sign is "{self._params.decimal}", see'
-                " `prepare.decimal`; a category needs a letter), or choose other columns."
+    def fault(self, table: Table | Line) -> str | None:
+        """A sentence about the column's faulty cells, if there are any, and one about missing ones.
+
+        The table is read once more if other signs may make numbers of the cells.
+        """
+        where, params = f"{table.path}, column `{self.name}`", self._params
+        is_target = self.name == params.target
+        num_missing = self.missing.num_cells if params.missing == "error" else 0
+        is_mixed = self._num_numbers > 0
+        if not self._is_declared:
+            is_mixed |= any(map(looks_like_number, self._codes))
+        if self._problem:
+            return (
+                f"{where}: {self._problem}. Correct the column, or {leave_out(self.name, params)}."
             )
-            if is_rare and not any(map(str.isdigit, str(self._text.cell))):
-                cure = "List it in `prepare.missing_values`, or correct the file."
-            return self._text.sentence(self.name, "not a number", cure)
-        if len(self._codes) > MAX_CATEGORIES:
-            problem = f"text with more than {MAX_CATEGORIES} different values"
-            return f"{where}: {problem}. Choose other `prepare.features`."
-        scale_cure = "Rescale the column, or set `prepare.dtype` to float64."
-        fault = self._too_large.sentence(self.name, "too large for float32", scale_cure)
-        if fault or self._params.missing == "drop":
+        if self._codes and (is_mixed or (is_target and not self._is_boolean())):
+            is_rare = self._text.num_cells < self._num_numbers and not self._is_boolean()
+            cure = cure_of_texts(table, self.name, [*self._codes], is_rare, params)
+            fault = self._text.sentence(self.name, "not a number", cure)
+        elif len(self._codes) > MAX_CATEGORIES:
+            fault = f"{where}: text with more than {MAX_CATEGORIES} different values. Correct"
+            fault += f" the column, or {leave_out(self.name, params)}."
+        elif self._is_coarse():
+            numbers = f"{self._lowest!r} and {self._highest!r}"
+            fault = f"{where}: float32 cannot resolve the steps between {numbers}."
+            fault += " Set `prepare.dtype` to float64."
+        else:
+            cure = "Rescale the column, or set `prepare.dtype` to float64."
+            fault = self._too_large.sentence(self.name, "too large for float32", cure)
+        if fault and num_missing:
+            return f"{fault} Missing cells: {num_missing}; {SET_MISSING}."
+        if fault or not num_missing:
             return fault
-        cure = "Set `prepare.missing` to drop, or correct the file."
+        cure = "Set `prepare.missing` to drop or fill, or correct the file."
         return self.missing.sentence(self.name, "missing or not finite", cure)
 
-
-def looks_like_number(text: str) -> bool:
-    """Whether a text is more likely a number, a date or a time than a category."""
-    text = EXPONENT.sub("", text)
-    return any(map(str.isdigit, text)) and not any(map(str.isalpha, text))
+    def _is_coarse(self) -> bool:
+        """Whether float32 leaves too few steps of a column that float64 resolves."""
+        size = self._highest - self._lowest
+        smallest = np.spacing(max(-self._lowest, self._highest))
+        return not self._codes and MIN_STEPS * smallest < size < MIN_STEPS * self._rounding
 
 
 def read_rows(
@@ -105,11 +138,11 @@ def read_rows(
     Raises:
         UserError: At the end, with a sentence for each column that has faulty cells.
     """
-    parse = cell_parser(params.missing_values, params.decimal)
-    places = [f"{table.path}, column `{column.name}`" for column in columns]
+    parse = CellParser(params.missing_values, params.decimal, params.thousands, table.has_types)
+    is_category = [column.name in params.categories for column in columns]
 
     def parsed(batch: Batch) -> tuple[Batch, list[Cells]]:
-        return batch, [*map(parse, batch.columns, places)]
+        return batch, [*map(parse, batch.columns, is_category)]
 
     num_rows = 0
     with Progress("prepare: reading", 1) as progress:
@@ -118,29 +151,33 @@ def read_rows(
             yield np.column_stack([column.add(new, old, batch) for column, new, old in items])
             num_rows += len(cells[0].numbers)
             progress.update(num_rows, num_rows / (batch.fraction_read or 1))
-    require_no_faults(map(TableColumn.fault, columns, places))
+    require_no_faults(column.fault(table) for column in columns)
 
 
 def choose_columns(table: Table | Line, params: PrepareParams) -> list[TableColumn]:
     """Return the chosen columns: the features (null: all other columns), then the target.
 
     Raises:
-        UserError: If a chosen column is not in the table or has no name, or if there is no feature.
+        UserError: If a column of params.yaml is not in the table, if one may be the index of
+            pandas, or if there is no feature.
     """
     where, features = str(table.path), params.features
-    needed = [*(features or []), params.target]
-    require_columns(where, table.names, needed, "Correct `prepare.features` or `prepare.target`")
+    needed = [*(features or []), params.target, *params.exclude, *params.categories]
+    require_columns(where, table.names, needed, "Correct the names in params.yaml")
     if features is None:
-        features = [name for name in table.names if name != params.target]
-        if any(not name or name.startswith("__index_level_") for name in features):
-            raise UserError(
-                f"{where}: a column has no name, or is named `__index_level_0__`, as pandas writes"
-                " its index. Name it, or list the columns to learn from in `prepare.features`."
-            )
+        left_out = {params.target, *params.exclude}
+        features = [name for name in table.names if name not in left_out]
+        require_no_faults(
+            f"{where}: column {table.names.index(name) + 1}, `{name}`, has no name of its own, as"
+            f" the index that pandas writes. List {json.dumps(name)} in `prepare.exclude`, or name"
+            " the columns to learn from in `prepare.features`."
+            for name in features
+            if INDEX.fullmatch(name)
+        )
     if not features:
-        problem = f"the target, `{params.target}`, is the only column"
+        problem = f"no column is left beside the target, `{params.target}`"
         raise UserError(f"{where}: {problem}. Add a column to learn from.")
-    return [TableColumn(name, params) for name in [*features, params.target]]
+    return [TableColumn(name, params, table.has_types) for name in [*features, params.target]]
 
 
 def require_names(where: str, columns: Sequence[str], categories: Categories) -> None:

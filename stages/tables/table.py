@@ -1,5 +1,6 @@
 """Read a user's table batch by batch: a CSV, TSV or Parquet file, or a folder of such files."""
 
+import difflib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -43,7 +44,7 @@ class TableFile:
         self.path = path
         self.names: list[str] = []
         self._format, self._compression = format_of(path)
-        self._delimiter = "\t" if self._format == ".tsv" else delimiter
+        self.delimiter = "\t" if self._format == ".tsv" else delimiter
         if self._format not in {*DELIMITERS, PARQUET}:
             raise UserError(
                 f"{path} is not a table. Save it as .csv, .tsv (also .gz or .zst) or .parquet."
@@ -54,7 +55,7 @@ class TableFile:
                 self._raw_names = self.names = pq.read_schema(file).names
             return
         with self._opened() as (_, stream):
-            line = faulty_quote_line(stream, self._delimiter)
+            line = faulty_quote_line(stream, self.delimiter)
         if line:
             raise UserError(
                 f"{path}, line {line}: a quote does not open or close a whole cell. Put quotes"
@@ -89,11 +90,18 @@ class TableFile:
         if self.names:
             block_bytes = min(max(BATCH_BYTES, COLUMN_BYTES * len(self.names)), MAX_ROW_BYTES)
         types = dict.fromkeys(names, pa.string())
+        options = pa.csv.ConvertOptions(
+            check_utf8=bool(names), column_types=types, include_columns=names
+        )
         return pa.csv.open_csv(
             stream,
             pa.csv.ReadOptions(use_threads=False, block_size=block_bytes),
-            pa.csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
-            pa.csv.ConvertOptions(column_types=types, include_columns=names),
+            pa.csv.ParseOptions(
+                delimiter=self.delimiter,
+                newlines_in_values=True,
+                ignore_empty_lines=len(self.names) != 1,  # in one column, they are empty cells
+            ),
+            options,
         )
 
     @contextmanager
@@ -148,6 +156,8 @@ class Table:
         self._files = [TableFile(file, delimiter) for file in _files(path)]
         first = self._files[0]
         self.names = first.names
+        self.has_types = format_of(first.path)[0] == PARQUET
+        self.delimiter = first.delimiter
         for file in self._files:
             repeated = repeated_names(file.names)
             if repeated:
@@ -175,8 +185,11 @@ def require_columns(where: str, names: Sequence[str], needed: Collection[str], c
         delimiter = json.dumps(others[0])
         raise UserError(f"{where}: one column, `{names[0]}`. Set the delimiter to {delimiter}.")
     if missing:
+        close = [name for item in missing for name in difflib.get_close_matches(item, names, n=1)]
+        likely = f" Did you mean {listed([*dict.fromkeys(close)])}?" if close else ""
         raise UserError(
-            f"{where}: no column {listed(missing)}. {cure}; the columns are {listed(names)}."
+            f"{where}: no column {listed(missing)}.{likely} {cure}; the columns are"
+            f" {listed(names)}."
         )
 
 

@@ -20,14 +20,17 @@ Write = Callable[[Sequence[pa.Array]], None]
 
 
 @contextmanager
-def table_output(path: str, names: list[str]) -> Iterator[Write]:
+def table_output(
+    path: str, names: list[str], delimiter: str = ",", decimal: str = "."
+) -> Iterator[Write]:
     """Yield a function that appends a batch's columns.
 
-    The file appears when it is complete. After an error, an older file stays as it was.
+    ``delimiter`` is that of CSV; ``decimal`` is the sign in the numbers of CSV and TSV. The file
+    appears when it is complete. After an error, an older file stays as it was.
     """
     if path == "-":
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end if the reader, such as `head`, ends
-        with _writer(sys.stdout.buffer, names, ".csv") as write:
+        with _writer(sys.stdout.buffer, names, ".csv", delimiter, decimal) as write:
             yield write
         sys.stdout.buffer.flush()
         return
@@ -37,7 +40,7 @@ def table_output(path: str, names: list[str]) -> Iterator[Write]:
         raise UserError(f"--output must end in .csv, .tsv or .parquet. Got {path}.")
     draft = final.with_name(f".{final.name}.{os.getpid()}.draft")
     try:
-        with draft.open("wb") as file, _writer(file, names, suffix) as write:
+        with draft.open("wb") as file, _writer(file, names, suffix, delimiter, decimal) as write:
             yield write
         if final.exists():
             shutil.copymode(final, draft)
@@ -47,8 +50,11 @@ def table_output(path: str, names: list[str]) -> Iterator[Write]:
 
 
 @contextmanager
-def _writer(file: IO[bytes], names: list[str], suffix: str) -> Iterator[Write]:
+def _writer(
+    file: IO[bytes], names: list[str], suffix: str, delimiter: str, decimal: str
+) -> Iterator[Write]:
     """Yield a function that writes a batch; the first batch also starts the file."""
+    delimiter = "\t" if suffix == ".tsv" else delimiter
     parquet: pq.ParquetWriter | None = None
     is_started = False
 
@@ -58,7 +64,7 @@ def _writer(file: IO[bytes], names: list[str], suffix: str) -> Iterator[Write]:
             if suffix != PARQUET:
                 header = [] if is_started else [[pa.array([name]) for name in names]]
                 for cells in (*header, columns):
-                    file.write(_to_text(cells, DELIMITERS[suffix]))
+                    file.write(_to_text(cells, delimiter, decimal))
             else:
                 batch = pa.RecordBatch.from_arrays([*columns], names)
                 parquet = parquet or pq.ParquetWriter(file, batch.schema)
@@ -79,9 +85,15 @@ def _writer(file: IO[bytes], names: list[str], suffix: str) -> Iterator[Write]:
             parquet.close()
 
 
-def _to_text(columns: Sequence[pa.Array], delimiter: str) -> bytes:
+def _to_text(columns: Sequence[pa.Array], delimiter: str, decimal: str) -> bytes:
     """The lines of a batch; a cell has quotes if it holds a delimiter, a quote or a line break."""
-    cells = [_quoted(pc.fill_null(pc.cast(c, pa.string()), ""), delimiter) for c in columns]
+    texts = [
+        pc.replace_substring(pc.cast(column, pa.string()), ".", decimal)
+        if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)
+        else pc.cast(column, pa.string())
+        for column in columns
+    ]
+    cells = [_quoted(pc.fill_null(text, ""), delimiter) for text in texts]
     cells[-1] = pc.binary_join_element_wise(cells[-1], "\n", "")
     lines = pc.binary_join_element_wise(*cells, delimiter)
     content = lines.buffers()[2]  # all lines, one after the other

@@ -100,6 +100,7 @@ def test_params_reject_a_bad_value_in_one_sentence(change, name, value, sentence
         ("prepare.noise", [-1]),
         ("prepare.delimiter", ["", "||"]),
         ("prepare.decimal", [";"]),
+        ("prepare.thousands", ["", ",,"]),
         ("prepare.missing", ["skip"]),
         ("prepare.missing_values", [[True], [float("nan")]]),
         ("prepare.split", ["none"]),
@@ -135,8 +136,16 @@ def test_a_value_outside_its_range_is_refused(change, name, values):
             "`prepare.features` must not name the target, `y`. Remove it there.",
         ),
         (
-            {"prepare.source": "t.csv", "prepare.decimal": ","},
-            '`prepare.delimiter` and `prepare.decimal` must differ. Got ",".',
+            {"prepare.thousands": "."},
+            '`prepare.thousands` and `prepare.decimal` must differ. Got ".".',
+        ),
+        (
+            {"prepare.exclude": ["y"]},
+            "`prepare.exclude` must not name the target, `y`. Remove it there.",
+        ),
+        (
+            {"prepare.features": ["x"], "prepare.exclude": ["x"]},
+            "`prepare.exclude` must not name a feature, `x`. Remove it in one place.",
         ),
         (
             {"train.optimizer": "lbfgs", "train.batch_size": 32},

@@ -1,7 +1,7 @@
 """Feed damaged inputs to the stages: each input gives a right result, or one sentence.
 
 Run it in the project's folder: python tests/faults/fuzz.py KIND EXAMPLES
-The kinds are params, csv, mixed (categories and quotes), parquet and safetensors.
+The kinds are params, csv, mixed (categories and quotes), thousands, parquet and safetensors.
 """
 
 import copy
@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -55,6 +56,7 @@ BASES = {
     "params": ROOT / "params.yaml",
     "csv": ROOT / "data/raw/norris.csv",
     "mixed": ROOT / "tests/data/mixed.csv",  # categories, booleans and quotes
+    "thousands": ROOT / "tests/data/thousands.csv",  # 1,234.5 in quotes
     "parquet": ROOT / "tests/data/norris.parquet",
     "safetensors": ROOT / "models/trained/weights.safetensors",
 }
@@ -62,6 +64,7 @@ SETTINGS = {  # keep all rows, in their order
     "dtype: float32": "dtype: float64", "split: random": "split: ordered",
     "validation: 0.1": "validation: 0", "test: 0.2": "test: 0",
 }  # fmt: skip
+GROUPED = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]*)?")  # with prepare.thousands
 outcomes: Counter[str] = Counter()
 
 
@@ -139,8 +142,15 @@ def table(content: bytes) -> None:
             assert {*cells} == {*categories[names[place]]}
             columns += [[cell == name for cell in cells] for name in categories[names[place]]]
         else:
-            columns.append([float({"true": "1", "false": "0"}.get(c.lower(), c)) for c in cells])
+            columns.append([number(cell) for cell in cells])
     assert prepared.tobytes() == np.array(columns, float).T.tobytes(), (prepared, columns)
+
+
+def number(cell: str) -> float:
+    """What a strict reader reads; only prepare.thousands can have let a group of digits pass."""
+    if GROUPED.fullmatch(cell):
+        cell = cell.replace(",", "")
+    return float({"true": "1", "false": "0"}.get(cell.lower(), cell))
 
 
 def binary_table(content: bytes) -> None:
@@ -166,7 +176,7 @@ def require_finite(model: Model) -> None:
 
 
 KINDS = {
-    "params": parameters, "csv": table, "mixed": table, "parquet": binary_table,
+    "params": parameters, "csv": table, "mixed": table, "thousands": table, "parquet": binary_table,
     "safetensors": weights,
 }  # fmt: skip
 
@@ -205,12 +215,14 @@ def main() -> None:
         os.chdir(folder)
         shutil.copy(ROOT / "params.yaml", folder)
         Path("data/raw").mkdir(parents=True)
-        if kind in {"csv", "mixed", "parquet"}:
+        if kind in {"csv", "mixed", "thousands", "parquet"}:
             source = f"source: table.{BASES[kind].suffix[1:]}"
             text = Path("params.yaml").read_text().replace("source: line", source)
             for old, new in SETTINGS.items():
                 assert old in text
                 text = text.replace(old, new)
+            if kind == "thousands":
+                text = text.replace("thousands:  ", "thousands: ','")
             Path("params.yaml").write_text(text)
         sys.stdout = io.StringIO()
         try:

@@ -124,9 +124,9 @@ def test_number_markers_are_rounded_as_the_column_and_are_not_booleans(raw, read
         assert not np.isnan(rows[:, 1]).any()
 
 
-CELL = "Set `prepare.missing` to drop, or correct the file."
+CELL = "Set `prepare.missing` to drop or fill, or correct the file."
 QUOTES = "Put quotes around the whole cell, and double each quote inside it."
-CHOICE = "Correct `prepare.features` or `prepare.target`; the columns are"
+CHOICE = "Correct the names in params.yaml; the columns are"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ CHOICE = "Correct `prepare.features` or `prepare.target`; the columns are"
         (
             "y\n1\n",
             {},
-            "data/raw/t.csv: the target, `y`, is the only column. Add a column to learn from.",
+            "data/raw/t.csv: no column is left beside the target, `y`. Add a column to learn from.",
         ),
         (
             "x,y\n1,2\n,3\n,\n",
@@ -176,9 +176,8 @@ CHOICE = "Correct `prepare.features` or `prepare.target`; the columns are"
         (
             "x;y\n1.5;1\n",
             {"decimal": ",", "delimiter": ";"},
-            'data/raw/t.csv, row 2, column `x`: not a number: "1.5". Correct the file (the decimal'
-            ' sign is ",", see `prepare.decimal`; a category needs a letter), or choose other'
-            " columns.",
+            'data/raw/t.csv, row 2, column `x`: not a number: "1.5". Correct the column, list it in'
+            " `prepare.categories` if its cells are categories, or list it in `prepare.exclude`.",
         ),
         (
             'x,y,note\n1,2,ok\n2,3,"5 inch\n3,4,ok\n4,5,ok\n',
@@ -215,7 +214,7 @@ def test_a_faulty_parquet_table_is_refused(raw, refusal):
         pq.write_table(pa.table({"s": [cell], "y": [1.0]}), raw("t.parquet", ""))
         assert re.fullmatch(
             "data/raw/t.parquet, column `s`: cells of the type .* are neither numbers nor text."
-            " Choose other columns, or correct the file.",
+            " Correct the column, or list it in `prepare.exclude`.",
             refusal("t.parquet"),
         )
     x = pa.array([1.0, float("inf"), None])
@@ -278,7 +277,7 @@ FAULTY_FOLDERS = [
     (
         {"a.csv": "x,y\n1,2\n", "b.csv": "x,y\n1,2\n1,oops\n"},
         'data/raw/t/b.csv, row 3, column `y`: not a number: "oops". List it in'
-        " `prepare.missing_values`, or correct the file.",
+        " `prepare.missing_values`, and set `prepare.missing` to drop or fill.",
     ),
     (
         {"a.csv": "x,y\n1,2\n", "b.csv": "x, x,y\n1,2,3\n"},
@@ -326,14 +325,39 @@ def test_a_row_that_is_too_long_is_refused(raw, refusal):
     assert refusal("t.csv").startswith("data/raw/t.csv is damaged: straddling object")
 
 
-@pytest.mark.parametrize("name", ["", "__index_level_0__"])
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
 def test_an_index_without_a_name_is_not_learned_from(raw, read, refusal, name):
-    raw("t.csv", f"{name},x,y\n0,1,2\n")
+    raw("t.csv", f"x,{name},y\n1,0,2\n")
     assert refusal("t.csv") == (
-        "data/raw/t.csv: a column has no name, or is named `__index_level_0__`, as pandas writes"
-        " its index. Name it, or list the columns to learn from in `prepare.features`."
+        f"data/raw/t.csv: column 2, `{name}`, has no name of its own, as the index that pandas"
+        f' writes. List "{name}" in `prepare.exclude`, or name the columns to learn from in'
+        " `prepare.features`."
     )
-    assert read("t.csv", features=["x"])[1].tolist() == [[1, 2]]
+    assert read("t.csv", exclude=[name])[1].tolist() == [[1, 2]]
+    assert read("t.csv", exclude=[], features=["x"])[1].tolist() == [[1, 2]]
+
+
+def test_all_columns_but_the_excluded_ones_are_learned_from(raw, read, refusal):
+    raw("t.csv", "age,note,weight,y\n1,a,2,3\n")
+    assert names(read("t.csv", exclude=["note"])[0]) == ["age", "weight", "y"]
+    assert refusal("t.csv", exclude=["aeg"]).startswith(
+        "data/raw/t.csv: no column `aeg`. Did you mean `age`? Correct the names in params.yaml;"
+    )
+
+
+def test_text_of_other_encodings_in_an_unused_column_does_no_harm(raw, read):
+    for before, after in ((0, 9), (9, 0), (99_999, 0)):
+        good = b"1,abc,2\n"
+        raw("t.csv", b"x,n,y\n" + before * good + b"7,gr\xfcn,14\n" + after * good)
+        assert len(read("t.csv", features=["x"])[1]) == before + after + 1
+
+
+def test_an_empty_line_is_an_empty_cell_only_in_a_table_of_one_column(raw, read):
+    raw("t.csv", "x\n0.1\n\n0.3\n")
+    [batch] = Table(RAW / "t.csv").batches(["x"])
+    assert batch.columns[0].to_pylist() == ["0.1", "", "0.3"]
+    raw("t.csv", "x,y\n1,2\n\n3,4\n")
+    assert len(read("t.csv")[1]) == 2
 
 
 def test_a_column_of_nulls_is_missing_and_a_table_without_columns_is_refused(raw, refusal):
