@@ -179,7 +179,9 @@ def cells_reader(
     missing = {name: texts.index("") for name, texts in categories.items() if "" in texts}
     fill = manifest.fill | missing
     signs = arguments.decimal, arguments.thousands
-    parse = CellParser(manifest.missing_values, *signs, has_types=table.has_types)
+    parse = CellParser(
+        manifest.parameters["prepare"]["missing_values"], *signs, has_types=table.has_types
+    )
 
     def read(arrays: list[pa.Array]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         numbers = np.empty((len(arrays[0]), len(columns)), manifest.target.type)

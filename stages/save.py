@@ -105,7 +105,6 @@ def build_manifest(
         inputs=inputs,
         target=target,
         categories=signature.categories,
-        missing_values=parameters["prepare"]["missing_values"],
         fill=statistics.fill,
         architecture={"network": signature.network, "widths": widths},
         not_portable=signature.not_portable,

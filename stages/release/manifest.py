@@ -27,7 +27,6 @@ class Manifest(StrictModel):
     inputs: list[Column]
     target: Column
     categories: dict[str, list[str]]
-    missing_values: list[Any]  # what cells hold that count as missing
     fill: dict[str, float]  # what stands for a missing cell of each column of numbers
     architecture: dict[str, Any]  # network, in words; widths of inputs, hidden layers and output
     not_portable: list[str]  # operations whose bits may depend on the kind of CPU
