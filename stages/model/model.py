@@ -136,13 +136,8 @@ class Model(nn.Module):
         """
         with open_weights(path, "pt") as (signature, file):
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = cls(
-            signature.features,
-            signature.target,
-            signature.train,
-            getattr(torch, signature.dtype),
-            signature.categories,
-        ).eval()
+        columns, dtype = (signature.features, signature.target), getattr(torch, signature.dtype)
+        model = cls(*columns, signature.train, dtype, signature.categories).eval()
         try:
             model.load_state_dict(state)
             is_same = np.allclose(model.probe(), signature.probe, rtol=1e-3, atol=1e-5)
