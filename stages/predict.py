@@ -85,7 +85,10 @@ def parse_arguments() -> argparse.Namespace:
     add("--output-decimal", choices=".,", help="of the output (default: as the table)")
     skip_help = "leave the prediction of a row empty if a cell is faulty, and count these rows"
     add("--skip-faulty", action="store_true", help=skip_help)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.thousands == arguments.decimal:
+        raise UserError("--thousands and --decimal must differ. Correct one of them.")
+    return arguments
 
 
 def delimiter(text: str) -> str:

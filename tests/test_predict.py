@@ -270,6 +270,11 @@ def test_a_delimiter_of_two_characters_is_refused(line, refused, tmp_path):
     assert refused(tmp_path / "new.csv", "--delimiter", "::") == sentence
 
 
+def test_thousands_and_decimals_must_have_different_signs(line, refused, tmp_path):
+    (tmp_path / "new.csv").write_text("x\n1.234\n")
+    assert refused(tmp_path / "new.csv", "--thousands", ".").startswith("--thousands and --decimal")
+
+
 @pytest.mark.slow
 def test_the_release_alone_predicts_from_standard_input_to_standard_output(line, tmp_path):
     away = tmp_path / "away"

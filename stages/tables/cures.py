@@ -43,6 +43,8 @@ def cure_of_texts(
 
     ``is_rare`` tells whether there are more numbers than texts.
     """
+    if table.has_types:
+        return f"Its type is text: store numbers, or {leave_out(column, params)}."
     words = [text for text in texts if not has_digit(text)]
     others = [text for text in texts if has_digit(text)]
     if others and all(map(DATE.fullmatch, others)):

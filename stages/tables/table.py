@@ -90,9 +90,6 @@ class TableFile:
         if self.names:
             block_bytes = min(max(BATCH_BYTES, COLUMN_BYTES * len(self.names)), MAX_ROW_BYTES)
         types = dict.fromkeys(names, pa.string())
-        options = pa.csv.ConvertOptions(
-            check_utf8=bool(names), column_types=types, include_columns=names
-        )
         return pa.csv.open_csv(
             stream,
             pa.csv.ReadOptions(use_threads=False, block_size=block_bytes),
@@ -101,7 +98,7 @@ class TableFile:
                 newlines_in_values=True,
                 ignore_empty_lines=len(self.names) != 1,  # in one column, they are empty cells
             ),
-            options,
+            pa.csv.ConvertOptions(column_types=types, include_columns=names),
         )
 
     @contextmanager

@@ -249,6 +249,14 @@ def test_a_column_that_float32_cannot_resolve_is_named(raw, read, refusal, cells
     )
 
 
+def test_signs_are_no_cure_for_text_of_parquet(raw, refusal):
+    pq.write_table(pa.table({"x": [1, 2], "y": ["1,5", "2.5"]}), raw("t.parquet", ""))
+    assert refusal("t.parquet").endswith(
+        'not a number: "1,5" (and 1 more cell of this column). Its type is text: store numbers, or'
+        " choose another `prepare.target`."
+    )
+
+
 def test_text_with_many_values_is_refused(raw, refusal):
     raw("t.csv", "a,y\n" + "".join(f"name {i},{i}\n" for i in range(101)))
     assert refusal("t.csv") == (
