@@ -15,6 +15,7 @@ from tests.conftest import train_params
 CPU = torch.device("cpu")
 STATISTICS = Statistics(
     categories={},
+    fill={},
     columns=["a", "b", "t"],
     rows={},
     mean={"a": 10.0, "b": -3.0, "t": 100.0},

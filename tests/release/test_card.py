@@ -117,6 +117,7 @@ def with_names(names, target):
         "inputs": [column | {"name": name} for name in names],
         "target": column | {"name": target},
         "categories": {},
+        "fill": {},
         "architecture": {"network": "a linear model", "widths": [1, 1]},
         "not_portable": [],
         "trained_on": "cuda",

@@ -154,6 +154,7 @@ def test_loaded_rows_are_scaled_as_the_model_scales(tmp_path):
         Statistics(
             columns=["a", "b", "t"],
             categories={},
+            fill={},
             rows={},
             mean=dict.fromkeys("abt", 5.0),
             standard_deviation={"a": 3.0, "b": 2.0, "t": 4.0},
