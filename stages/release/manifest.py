@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from stages.base.files import sha256
 from stages.base.strict_model import StrictModel
 
@@ -27,8 +29,10 @@ class Manifest(StrictModel):
     inputs: list[Column]
     target: Column
     categories: dict[str, list[str]]
-    missing_values: list[Any]  # what cells hold that count as missing
-    fill: dict[str, float]  # what stands for a missing cell of each column of numbers
+    missing_values: list[Any] = Field(default=[])  # what cells hold that count as missing
+    fill: dict[str, float] = Field(
+        default={}
+    )  # what stands for a missing cell of each column of numbers
     architecture: dict[str, Any]  # network, in words; widths of inputs, hidden layers and output
     not_portable: list[str]  # operations whose bits may depend on the kind of CPU
     trained_on: str  # the kind of device
