@@ -59,8 +59,8 @@ def main() -> None:
             if (texts := [text for text in found[name] if f"{name}={text}" in kept])
         }
         filled = {name: n for name, n in filled.items() if name in kept or name in categories}
-        learned = {"categories": categories, "fill": fill, "filled": filled}
-        described = statistics(Split(folder / "train.parquet"), sizes, **learned)
+        training = Split(folder / "train.parquet")
+        described = statistics(training, sizes, categories, fill=fill, filled=filled)
         write_json(folder / "statistics.json", described.model_dump())
         write_json(folder / PREPARE_PARAMS.name, params.model_dump())
     split_listing = ", ".join(f"{size} {name}" for name, size in zip(SPLITS, sizes, strict=True))
@@ -133,7 +133,9 @@ def write_splits(
         writer.close()
 
 
-def statistics(training: Split, sizes: tuple[int, ...], **others: Any) -> Statistics:
+def statistics(
+    training: Split, sizes: tuple[int, ...], categories: dict[str, list[str]], **others: Any
+) -> Statistics:
     """Describe the training rows, block by block; the others are written as they are."""
     columns, blocks = [*training.features, training.target], range(training.num_blocks)
     lowest, highest = np.empty((2, len(blocks), len(columns)))
@@ -159,7 +161,7 @@ def statistics(training: Split, sizes: tuple[int, ...], **others: Any) -> Statis
     by_column = [dict(zip(columns, row, strict=True)) for row in values.tolist()]
     described = dict(zip(names, by_column, strict=True))
     rows = dict(zip(SPLITS, sizes, strict=True))
-    return Statistics(columns=columns, rows=rows, **others, **described)
+    return Statistics(columns=columns, categories=categories, rows=rows, **others, **described)
 
 
 if __name__ == "__main__":

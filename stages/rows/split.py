@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from stages.base.errors import UserError, is_out_of_memory
 from stages.base.files import STATISTICS
@@ -58,8 +58,10 @@ class Statistics(StrictModel):
 
     columns: list[str]
     categories: dict[str, list[str]]
-    fill: dict[str, float]  # what stands for a missing cell of each column of numbers
-    filled: dict[str, int]  # how many cells were filled, by column
+    fill: dict[str, float] = Field(
+        default={}
+    )  # what stands for a missing cell of each column of numbers
+    filled: dict[str, int] = Field(default={})  # how many cells were filled, by column
     rows: dict[str, int]
     mean: dict[str, float]
     standard_deviation: dict[str, float]

@@ -16,6 +16,7 @@ CPU = torch.device("cpu")
 STATISTICS = Statistics(
     categories={},
     fill={},
+    filled={},
     columns=["a", "b", "t"],
     rows={},
     mean={"a": 10.0, "b": -3.0, "t": 100.0},

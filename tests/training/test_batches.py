@@ -155,6 +155,7 @@ def test_loaded_rows_are_scaled_as_the_model_scales(tmp_path):
             columns=["a", "b", "t"],
             categories={},
             fill={},
+            filled={},
             rows={},
             mean=dict.fromkeys("abt", 5.0),
             standard_deviation={"a": 3.0, "b": 2.0, "t": 4.0},
