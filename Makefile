@@ -51,6 +51,7 @@ faults: .venv/tested  ## kill, starve and feed garbage at length: an hour and a 
 	python tests/faults/fuzz.py params 2000
 	python tests/faults/fuzz.py csv 2000
 	python tests/faults/fuzz.py mixed 2000
+	python tests/faults/fuzz.py thousands 2000
 	python tests/faults/fuzz.py parquet 1000
 	python tests/faults/fuzz.py safetensors 1000
 
