@@ -286,8 +286,8 @@ def test_the_release_alone_predicts_from_standard_input_to_standard_output(line,
     result = command(away, *arguments, *signs, environment=environment, input=content)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0] == "x,note,y_predicted"
-    assert lines[1].startswith('"0,25",a,0.')
+    assert lines[0] == "x;note;y_predicted"
+    assert lines[1].startswith("0,25;a;0,")
     assert sorted(path.name for path in away.iterdir()) == ["release"]
     result = command(away, *arguments, environment=environment, input="x\nNaN\n")
     assert result.returncode == 1

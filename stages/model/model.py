@@ -115,7 +115,7 @@ class Model(nn.Module):
             hidden=dense_widths(self.network),
             probe=self.probe(),
             dtype="float32" if self.dtype == torch.float32 else "float64",
-            train=self.params,
+            train=self.params.model_copy(),
             not_portable=not_portable,
             trained_on=device.type,
             versions={name: version(name).partition("+")[0] for name in RECORDED_VERSIONS},

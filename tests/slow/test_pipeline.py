@@ -40,7 +40,7 @@ class Recorder:
         self.section, self.name = section, name
     def __getattr__(self, key):
         value, name = getattr(self.section, key), f"{self.name}{key}"
-        if key == "model_dump":
+        if key in ("model_dump", "model_copy"):
             for field in self.section.model_fields_set:
                 print("read", f"{self.name}{field}")
             return value
@@ -278,7 +278,7 @@ def test_a_terminal_without_the_signs_gets_other_signs(finished, tmp_path):
     [
         ("prepare", "data", "data/.prepared.draft"),
         ("train", "models", "models/.trained.draft"),
-        ("evaluate", "metrics", "metrics/.plots.draft"),
+        ("evaluate", "metrics", "metrics/.evaluation.json.draft"),
         ("save", "models", "models/.release.draft"),
     ],
 )

@@ -40,7 +40,7 @@ def test_a_clean_copy_is_verified_and_the_project_only_read(folder):
 @pytest.mark.parametrize(
     ("stage", "path", "position"),
     [
-        ("train", "models/trained/weights.safetensors", -1),
+        ("train", "models/trained/weights.safetensors", -12),
         ("prepare", "data/prepared/test.parquet", 100),
         ("evaluate", "metrics/plots/fit.csv", 100),
     ],

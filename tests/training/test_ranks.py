@@ -108,7 +108,7 @@ def free_port():
     [
         ("params.yaml", "lr: 0.1", "lr: 0.2", "`train` section in params.yaml"),
         (
-            "stages.base.portable.py",
+            "stages/training/gradient.py",
             "import",
             "import  ",
             "code in stages/",
