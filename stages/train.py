@@ -23,7 +23,7 @@ from stages.base.files import (
 )
 from stages.base.outputs import output_folder
 from stages.base.params import TrainParams, load_params
-from stages.base.process import run
+from stages.base.process import require_same_inputs, run
 from stages.base.progress import Progress
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model
@@ -52,6 +52,7 @@ def main() -> None:
         checkpoint = Checkpoint(params.train, device, data, ranks)
         TRAINED.parent.mkdir(exist_ok=True)
         rows = [load_rows(split, model, TRAINED.parent) for split in (training, validation)]
+        require_same_inputs()  # else a checkpoint would not be of what was read
         with checkpoint:  # a signal lets the step end, saves, and ends the process
             history = train(params.train, model, rows[0], rows[1], ranks, checkpoint)
         if ranks.rank > 0:

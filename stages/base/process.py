@@ -60,7 +60,7 @@ def require_same_inputs() -> None:
 def _note_inputs() -> None:
     now = time.time()  # a file with a later time is older than a clock that was set back
     for path in files_in(CODE):
-        if stages.START_SECONDS < path.stat().st_mtime <= now:  # perhaps the old code was imported
+        if stages.START_SECONDS < path.stat().st_ctime <= now:  # perhaps the old code was imported
             raise UserError(f"{path} changed while the stage started. Run the stage again.")
     _noted.update(_inputs())
 

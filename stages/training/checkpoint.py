@@ -95,7 +95,11 @@ class Checkpoint:
         self, params: TrainParams, device: torch.device, data: Sequence[Path], ranks: Ranks
     ) -> None:
         parts = {  # everything that decides the result, by a name for users
-            "code in stages/": [sha256(path) for path in files_in(CODE) if path.suffix == ".py"],
+            "code in stages/": [
+                f"{path.relative_to(CODE)} {sha256(path)}"
+                for path in files_in(CODE)
+                if path.suffix == ".py"
+            ],
             "content of data/prepared": [sha256(path) for path in data],
             "`train` section in params.yaml": [params.model_dump_json()],
             "kind of device": [device.type],
