@@ -29,6 +29,7 @@ from stages.base.params import TrainParams, load_params
 from stages.base.process import require_same_inputs, run
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model, formula
+from stages.rows.categories import coefficient_names
 from stages.rows.predictions import scored_split, write_predictions
 from stages.rows.split import SPLITS, Split, read_statistics
 from stages.scoring.figure import figure_files
@@ -108,11 +109,6 @@ def describe(features: list[str], optimum: LeastSquares) -> dict[str, Any]:
 def list_errors(scored: Mapping[str, Any]) -> str:
     """List the RMSE of each split; the test rows, for the last look, stand last."""
     return ", ".join(f"{scored[name]['rmse']:.4g} {name}" for name in SPLITS if name in scored)
-
-
-def coefficient_names(features: list[str]) -> list[str]:
-    """Name the intercept and the slopes: b and m for one feature, else `intercept` and features."""
-    return ["b", "m"] if len(features) == 1 else ["intercept", *features]
 
 
 def blocks_in(predicted: IO[bytes], split: Split) -> Iterator[NDArray[np.floating]]:

@@ -3,7 +3,7 @@
 Reads params.yaml and data/raw/; writes data/prepared/.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -38,9 +38,9 @@ def main() -> None:
         missing = counted({column.name: column.missing.num_cells for column in required})
         dropped = f", {num_dropped} with missing cells dropped ({missing})" if num_dropped else ""
         found = {column.name: texts for column in columns if (texts := column.categories())}
-        require_names(str(table.path), names, found)
-        sizes = split_sizes(num_rows, dropped, params)
         inputs = [*chain(*(inputs_of(name, found) for name in names))]
+        require_names(str(table.path), inputs)
+        sizes = split_sizes(num_rows, dropped, params)
         is_kept, means = learn(read_spool(spool, columns, found, sizes, params), is_filled)
         is_kept[-1] = True  # the target
         kept = [name for name, keep in zip(inputs, is_kept, strict=True) if keep]
@@ -50,7 +50,7 @@ def main() -> None:
                 " other columns."
             )
         rows_again = read_spool(spool, columns, found, sizes, params)
-        write_splits(rows_again, inputs, is_kept, means, params.dtype, folder)
+        write_splits(rows_again, kept, is_kept, means, params.dtype, folder)
         mean_of = dict(zip(inputs, means.tolist(), strict=True))
         fill = {name: mean_of[name] for name in kept[:-1] if is_filled and name in names}
         categories = {
@@ -113,22 +113,21 @@ def split_sizes(num_rows: int, dropped: str, params: PrepareParams) -> tuple[int
 
 def write_splits(
     labelled: Labelled,
-    inputs: Sequence[str],
+    kept: list[str],
     is_kept: NDArray[np.bool_],
     fill: NDArray[np.float64],
     dtype: str,
     folder: Path,
 ) -> None:
     """Write the kept inputs to one Parquet file per split; ``fill`` stands for missing cells."""
-    names = [name for name, keep in zip(inputs, is_kept, strict=True) if keep]
-    writers = [SplitWriter(folder / f"{name}.parquet", names, dtype) for name in SPLITS]
+    writers = [SplitWriter(folder / f"{name}.parquet", kept, dtype) for name in SPLITS]
     for labels, rows in labelled:
         is_missing = ~np.isfinite(rows)
         if is_missing.any():
             rows[is_missing] = np.broadcast_to(fill, rows.shape)[is_missing]
-        kept = rows if is_kept.all() else rows[:, is_kept]
+        values = rows if is_kept.all() else rows[:, is_kept]
         for label, writer in enumerate(writers):
-            writer.write(kept[labels == label])
+            writer.write(values[labels == label])
     for writer in writers:
         writer.close()
 

@@ -93,8 +93,8 @@ class Model(nn.Module):
 
     def describe(self) -> str:
         """Return the learned formula, or the network in words."""
-        if self.line():
-            return formula(self.features, self.target, self.line())
+        if line := self.line():
+            return formula(self.features, self.target, line)
         features = f"{len(self.features)} feature{'s' * (len(self.features) != 1)}"
         return f"{describe_network(self.network)} from {features} to {self.target}"
 

@@ -7,6 +7,7 @@ from jinja2 import Environment
 
 from stages.release import reference
 from stages.release.manifest import Manifest
+from stages.rows.categories import coefficient_names
 from stages.rows.split import SPLITS
 
 
@@ -17,8 +18,7 @@ def card(manifest: Manifest) -> str:
     rows = [(name, who, found[who][name]) for name in SPLITS if name in scores for who in found]
     learned = scores.get("learned", {})
     names = [column.name for column in manifest.inputs]
-    keys = ["b", "m"] if len(names) == 1 else ["intercept", *names]  # as evaluation.json has them
-    intercept, *slopes = [learned[key] for key in keys] if learned else [None]
+    intercept, *slopes = [learned[key] for key in coefficient_names(names)] if learned else [None]
     environment = Environment(trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 (no HTML)
     environment.filters |= {"escape": escape, "short": "{:.6g}".format}
     template = Path(__file__).with_name("card.md").read_text(encoding="utf-8")

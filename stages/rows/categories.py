@@ -23,6 +23,11 @@ def columns_of(inputs: Iterable[str], categories: Categories) -> list[str]:
     return list(dict.fromkeys(columns.get(name, name) for name in inputs))
 
 
+def coefficient_names(features: Sequence[str]) -> list[str]:
+    """Name the intercept and the slopes: b and m for one feature, else `intercept` and features."""
+    return ["b", "m"] if len(features) == 1 else ["intercept", *features]
+
+
 def encode(
     rows: NDArray[np.floating], columns: Sequence[str], categories: Categories
 ) -> NDArray[np.floating]:

@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from stages.base.errors import UserError
 from stages.base.params import PrepareParams
 from stages.base.progress import Progress
 from stages.base.threads import in_order
-from stages.rows.categories import MAX_CATEGORIES, Categories, inputs_of
+from stages.rows.categories import MAX_CATEGORIES
 from stages.tables.cells import BOOLEANS, CellParser, Cells, Found, require_no_faults
 from stages.tables.cures import SET_MISSING, cure_of_texts, leave_out, looks_like_number
 from stages.tables.line import Line
@@ -180,9 +179,8 @@ def choose_columns(table: Table | Line, params: PrepareParams) -> list[TableColu
     return [TableColumn(name, params, table.has_types) for name in [*features, params.target]]
 
 
-def require_names(where: str, columns: Sequence[str], categories: Categories) -> None:
+def require_names(where: str, inputs: Sequence[str]) -> None:
     """Check that every feature has its own name, in the rows and in metrics/evaluation.json."""
-    inputs = [*chain(*(inputs_of(column, categories) for column in columns))]
     repeated = repeated_names(["intercept", *inputs])
     if repeated:
         raise UserError(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stages import prepare
 from stages.base.errors import UserError
+from stages.rows.categories import inputs_of
 from stages.tables.cells import NUMBER
 from stages.tables.columns import require_names
 
@@ -281,5 +282,5 @@ def test_the_cells_of_a_column_are_counted_in_all_batches(raw, refusal):
 
 def test_a_column_and_a_category_must_not_have_the_same_name():
     with pytest.raises(UserError) as error:
-        require_names("t", ["a=b", "a", "y"], {"a": ["b", "c"]})
+        require_names("t", ["a=b", *inputs_of("a", {"a": ["b", "c"]}), "y"])
     assert str(error.value).startswith("t: more than one column or category has the name `a=b`")
