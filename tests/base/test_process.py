@@ -179,7 +179,8 @@ def test_an_interrupted_stage_prints_no_traceback(workspace, moment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["repro"], ["exp", "run"], ["exp", "run", "--temp"]])
-def test_a_stage_ends_when_dvc_is_killed(quick, tmp_path, words):
+def test_a_stage_ends_when_dvc_is_killed(quick, tmp_path, words, monkeypatch):
+    monkeypatch.delenv("SHELL", raising=False)  # DVC then uses sh, which does not replace itself
     folder = shutil.copytree(quick, tmp_path / "copy")
     path = folder / "stages/prepare.py"
     wait = f"print('begun', file=open('{tmp_path}/begun', 'w'), flush=True); time.sleep(600); "
