@@ -18,6 +18,7 @@ from torch import Tensor
 from stages.base.errors import UserError
 from stages.base.files import (
     EVALUATION,
+    FIGURE,
     HISTORY,
     PLOTS,
     PREPARED,
@@ -32,7 +33,7 @@ from stages.model.model import Model, formula
 from stages.rows.categories import coefficient_names
 from stages.rows.predictions import scored_split, write_predictions
 from stages.rows.split import SPLITS, Split, read_statistics
-from stages.scoring.figure import figure_files
+from stages.scoring.figure import figure
 from stages.scoring.least_squares import LeastSquares, least_squares
 from stages.scoring.scores import Predict, scores
 
@@ -75,11 +76,10 @@ def main() -> None:
                 evaluation[name] = found["model"]
                 evaluation["least_squares"][name] = found["least_squares"]
         fit = sample_fit(scored, predict, optimum, params.evaluate.plot_rows)
-        files = figure_files(read_history(), fit, loss_label(model.params, model.target))
-        files["fit.csv"] = fit.to_csv(index=False, lineterminator="\n").encode()
+        drawn = figure(read_history(), fit, loss_label(model.params, model.target))
         require_same_inputs()
-        for file_name, content in files.items():
-            write_aside(PLOTS / file_name, content)
+        write_aside(FIGURE, drawn)
+        write_aside(PLOTS / "fit.csv", fit.to_csv(index=False, lineterminator="\n").encode())
         write_json(EVALUATION, evaluation)
         write_predictions(blocks_in(predicted, scored), scored.dtype)
     names = [model.features[column - 1] for column in optimum.kept[1:]]

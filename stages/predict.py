@@ -4,14 +4,9 @@ This needs only the release, and no params.yaml, DVC or training data.
 """
 
 import argparse
-import json
-import math
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -49,42 +44,37 @@ def main() -> None:
     arguments = parse_arguments()
     set_numerics("portable")
     release = open_release(arguments.release)
-    with input_table(arguments.table, arguments.delimiter) as table:
-        columns = columns_of(release.model.features, release.model.categories)
-        require_columns(str(table.path), table.names, columns, "Correct the names")
-        output = f"{release.model.target}{SUFFIX}"
-        if output in table.names:
-            raise UserError(f"{table.path}: a column is named `{output}`. Rename it.")
-        same = table.delimiter if arguments.output == "-" else arguments.delimiter
-        signs = arguments.output_delimiter or same, arguments.output_decimal or arguments.decimal
-        with table_output(arguments.output, [*table.names, output], *signs) as write:
-            predict_table(release, table, columns, arguments, write)
+    table = Table(arguments.table, arguments.delimiter)
+    columns = columns_of(release.model.features, release.model.categories)
+    require_columns(str(table.path), table.names, columns, "Correct the names")
+    output = f"{release.model.target}{SUFFIX}"
+    if output in table.names:
+        raise UserError(f"{table.path}: a column is named `{output}`. Rename it.")
+    same = table.delimiter if arguments.output == "-" else arguments.delimiter
+    signs = arguments.output_delimiter or same, arguments.output_decimal or arguments.decimal
+    with table_output(arguments.output, [*table.names, output], *signs) as write:
+        predict_table(release, table, columns, arguments, write)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m stages.predict",
-        description="Predict the target for every row of a table with a released model.",
-        epilog="The columns of the table may be in any order. The output has all columns of the"
-        f" table; the last column holds the predictions and is named as the target, with {SUFFIX}.",
+        description="Predict the target for every row of a table, with a released model. The"
+        " output has all columns of the table, and the predictions in one column more.",
     )
     add = parser.add_argument
     add("release", type=Path, help="folder of the release, such as models/release")
-    formats = ".csv, .tsv (both also .gz or .zst) or .parquet"
-    add("table", help=f"a {formats} file, or a folder of such files; - reads the standard input")
-    output_help = (
-        "the .csv, .tsv or .parquet file to write; - (the default) writes CSV to the standard"
-        " output. Text cells stay as they are"
-    )
+    formats = ".csv, .tsv or .parquet"
+    add("table", type=Path, help=f"a {formats} file (text also .gz or .zst), or a folder of them")
+    output_help = f"the {formats} file to write; default: CSV on the standard output"
     add("--output", default="-", metavar="FILE", help=output_help)
     add("--delimiter", default=",", type=delimiter, help="between cells of CSV (default: ,)")
     add("--decimal", default=".", choices=".,", help="decimal sign of the table (default: .)")
     add("--thousands", choices=[*THOUSANDS], help="sign between groups of three digits")
     add("--output-delimiter", type=delimiter, help="of the output (default: as the table)")
     add("--output-decimal", choices=".,", help="of the output (default: as the table)")
-    skip_help = "leave the prediction of a row empty if a cell is faulty, and count these rows"
-    add("--skip-faulty", action="store_true", help=skip_help)
+    add("--skip-faulty", action="store_true", help="a row with a faulty cell gets no prediction")
     arguments = parser.parse_args()
     if arguments.thousands == arguments.decimal:
         raise UserError("--thousands and --decimal must differ. Correct one of them.")
@@ -95,24 +85,8 @@ def delimiter(text: str) -> str:
     """The delimiter that a user means."""
     character = text.replace("\\t", "\t")  # users type a backslash and a t
     if not is_delimiter(character):
-        raise UserError(f"A delimiter must be one ASCII character. Got {json.dumps(text)}.")
+        raise UserError(f"A delimiter must be one ASCII character. Got {text!r}.")
     return character
-
-
-@contextmanager
-def input_table(source: str, delimiter: str) -> Iterator[Table]:
-    """Open the table to predict for; the standard input is kept in a temporary file."""
-    if source != "-":
-        yield Table(Path(source), delimiter)
-        return
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "input.csv")
-        with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        try:
-            yield Table(path, delimiter)
-        except UserError as error:
-            raise UserError(str(error).replace(str(path), "standard input")) from None
 
 
 def predict_table(
@@ -129,8 +103,7 @@ def predict_table(
     model, inputs = release.model, release.manifest.inputs
     places = [table.names.index(column) for column in columns]
     read = cells_reader(release, table, columns, arguments)
-    lowest = np.array([column.minimum for column in inputs])
-    highest = np.array([column.maximum for column in inputs])
+    lowest, highest = np.array([(column.minimum, column.maximum) for column in inputs]).T
 
     @torch.inference_mode()  # inference mode holds for its thread only
     def predicted(batch: Batch) -> tuple[Batch, NDArray[Any], NDArray[np.bool_], Counts]:
@@ -161,7 +134,7 @@ def predict_table(
                 is_skipped = pa.array(is_faulty.any(axis=1))
                 write([*batch.columns, pc.if_else(is_skipped, None, arrow_column(predictions))])
     if not arguments.skip_faulty:
-        require_no_faults([fault_of(found[name], name, release, arguments) for name in columns])
+        require_no_faults([fault_of(found[name], name, release) for name in columns])
     for message, total in zip(MESSAGES, totals, strict=True):
         names = columns if len(total) == len(columns) else model.features
         pairs = zip(names, total.tolist(), strict=True)
@@ -180,11 +153,8 @@ def cells_reader(
     manifest, categories = release.manifest, release.model.categories
     numbers_of = [number_of_text(column, release) for column in columns]
     missing = {name: texts.index("") for name, texts in categories.items() if "" in texts}
-    fill = manifest.fill | missing
-    signs = arguments.decimal, arguments.thousands
-    parse = CellParser(
-        manifest.parameters["prepare"]["missing_values"], *signs, has_types=table.has_types
-    )
+    fill, markers = manifest.fill | missing, manifest.parameters["prepare"]["missing_values"]
+    parse = CellParser(markers, arguments.decimal, arguments.thousands, table.has_types)
 
     def read(arrays: list[pa.Array]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         numbers = np.empty((len(arrays[0]), len(columns)), manifest.target.type)
@@ -211,19 +181,16 @@ def number_of_text(column: str, release: Release) -> Callable[[str], float]:
     categories = release.model.categories.get(column)
     if categories is not None:
         known = {text: float(index) for index, text in enumerate(categories)}
-        return lambda text: known.get(text, math.nan)
+        return lambda text: known.get(text, np.nan)
     [item] = [item for item in release.manifest.inputs if item.name == column]
     is_boolean = {item.minimum, item.maximum} <= {0, 1}
-    return lambda text: BOOLEANS.get(text.lower(), math.nan) if is_boolean else math.nan
+    return lambda text: BOOLEANS.get(text.lower(), np.nan) if is_boolean else np.nan
 
 
-def fault_of(
-    faulty: Found, column: str, release: Release, arguments: argparse.Namespace
-) -> str | None:
+def fault_of(faulty: Found, column: str, release: Release) -> str | None:
     """A sentence about a column's faulty cells, if there are any."""
     problem = "not a finite number, or too far from the training rows"
-    sign = f'the decimal sign is "{arguments.decimal}", see --decimal and --thousands'
-    cure = f"Correct it ({sign}), or leave the row out."
+    cure = "Correct it (see --decimal and --thousands), or leave the row out."
     if column in release.model.categories:
         problem = "not in the training rows"
         met = listed(release.model.categories[column])

@@ -173,7 +173,7 @@ def test_other_files_beside_the_plots_stay(evaluation):
     (PLOTS / "mine.svg").write_text("mine")
     evaluation({})
     assert (PLOTS / "mine.svg").read_text() == "mine"
-    names = ["figure.png", "figure.svg", "fit.csv", "mine.svg"]
+    names = ["figure.svg", "fit.csv", "mine.svg"]
     assert sorted(path.name for path in PLOTS.iterdir()) == names
 
 

@@ -264,7 +264,7 @@ def test_a_last_step_to_infinity_is_refused(refusal, raw):
 
 def test_a_constant_target_is_refused_only_with_standardize(refusal, learn, raw):
     raw("t.csv", "a,y\n" + "".join(f"{i},0.1\n" for i in range(20)))
-    assert refusal({"prepare.source": "t.csv"}).startswith("train: constant in the training rows: ")
+    assert refusal({"prepare.source": "t.csv"}).startswith("train: the target, `y`, is constant ")
     learn({"train.standardize": False, "train.lr": 0.001})
 
 

@@ -50,16 +50,13 @@ class Model(nn.Module):
         """Scale by the means and standard deviations of the training rows.
 
         Raises:
-            UserError: If a column is constant, because it has no z-score.
+            UserError: If the target is constant; `prepare` leaves out features that are.
         """
         mean, scale = torch.from_numpy(statistics.units()).to(self.dtype)
-        columns = zip(statistics.columns, scale, strict=True)
-        constant = [f"`{name}`" for name, value in columns if value == 0]
-        if constant:
+        if not scale[-1]:
             raise UserError(
-                f"train: constant in the training rows: {', '.join(sorted(constant))}. Choose other"
-                " columns to learn from (`prepare.features`) or to predict (`prepare.target`), or"
-                " another split for a rare category, or set `train.standardize` to false."
+                f"train: the target, `{self.target}`, is constant in the training rows. Choose"
+                " another `prepare.target`, or set `train.standardize` to false."
             )
         self.input_mean.copy_(mean[:-1])
         self.input_scale.copy_(scale[:-1])

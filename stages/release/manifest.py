@@ -36,7 +36,7 @@ class Manifest(StrictModel):
     scores: dict[str, dict[str, Any]]
     data: dict[str, str]  # SHA-256 of each file of data/prepared
     files: dict[str, dict[str, str | int]]  # what `describe_file` returns for each model file
-    proof: dict[str, Any]  # split, rows, programs; difference_at_most: relative to `magnitudes`
+    proof: dict[str, Any]  # split, rows, programs; difference_at_most: relative to the range
 
 
 def describe_file(path: Path) -> dict[str, str | int]:

@@ -1,7 +1,8 @@
 """Prove that the programs of a release predict what PyTorch predicted in `evaluate`."""
 
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,8 @@ from stages.release.reference import predict, read_weights
 from stages.rows.predictions import Predictions
 from stages.rows.split import Split
 
-# Relative to `magnitudes`. Right programs of usual dense networks need at most 16.
-DENSE_ROUNDINGS = 64
-# Relative to the range of all predictions: the kernels of other layers differ more.
-OTHER_ROUNDINGS = 2**10
+# How many roundings the programs may differ by, relative to the range of all predictions.
+MAX_ROUNDINGS = 2**10
 
 CURES = {
     "NumPy": "Run `dvc repro --force`, or set `prepare.dtype` to float64.",
@@ -52,47 +51,43 @@ def prove(folder: Path, split: Split, predictions: Predictions) -> dict[str, flo
     """Compare each program of a release with PyTorch's ``predictions`` for all rows of ``split``.
 
     Returns:
-        The largest difference of each program, relative to `magnitudes`.
+        The largest difference of each program, relative to the range of all predictions.
 
     Raises:
         UserError: If a program predicts other values.
     """
     signature = read_signature(folder / MODEL)
-    programs: dict[str, Program] = {}
     if signature.hidden is None:
-        programs["PyTorch in pieces"] = start_model(folder / MODEL)
-        blocks = map(predictions.read, range(split.num_blocks))
-        extremes = [extreme for block in blocks for extreme in (block.min(), block.max())]
-        scale: Any = np.ptp(extremes) + np.abs(extremes).max() * DENSE_ROUNDINGS / OTHER_ROUNDINGS
+        programs = {"PyTorch in pieces": start_model(folder / MODEL)}
     else:
         weights = read_weights(folder / MODEL)
-        programs["NumPy"] = lambda inputs: predict(weights, inputs)
+        programs = {"NumPy": lambda inputs: predict(weights, inputs)}
     if (folder / ONNX).exists():
         programs["ONNX Runtime"] = start_session((folder / ONNX).read_bytes())
-    allowed, largest = tolerance(signature), dict.fromkeys(programs, 0.0)
+    differences = dict.fromkeys(programs, 0.0)
+    lowest, highest = math.inf, -math.inf
     for number in range(split.num_blocks):
         inputs = np.ascontiguousarray(split.read(number)[:, :-1])
-        expected = predictions.read(number)
-        if signature.hidden is not None:
-            half = float(np.abs(expected).max()) / 2  # so large a difference is never rounding
-            scale = np.minimum(magnitudes(weights, inputs), half / allowed or np.inf)
+        expected = predictions.read(number).astype(np.float64)
+        lowest, highest = min(lowest, expected.min()), max(highest, expected.max())
         for name, program in programs.items():
-            difference = np.abs(in_pieces(program, inputs).astype(np.float64) - expected) / scale
-            largest[name] = float(np.maximum(largest[name], difference.max()))  # NaN stays
-    for name, difference in largest.items():
-        if not difference <= allowed:
+            difference = np.abs(in_pieces(program, inputs) - expected).max()
+            differences[name] = float(np.maximum(differences[name], difference))  # NaN stays
+    size = max(highest - lowest, abs(lowest) / 64, abs(highest) / 64) or 1.0
+    allowed = tolerance(signature)
+    for name, difference in differences.items():
+        if not difference <= allowed * size:
             raise UserError(
-                f"save: {name} and PyTorch predict different values from the released weights: the"
-                f" relative difference is {difference:.2g}, and at most {allowed:.2g} is allowed."
+                f"save: {name} and PyTorch predict different values from the released weights: they"
+                f" differ by {difference:.2g}, and at most {allowed * size:.2g} is allowed."
                 f" {CURES[name]}"
             )
-    return largest
+    return {name: difference / size for name, difference in differences.items()}
 
 
 def tolerance(signature: Signature) -> float:
-    """Return the largest difference that rounding may cause."""
-    roundings = OTHER_ROUNDINGS if signature.hidden is None else DENSE_ROUNDINGS
-    return roundings * float(np.finfo(signature.dtype).eps)
+    """Return the largest difference that rounding may cause, relative to the range."""
+    return MAX_ROUNDINGS * float(np.finfo(signature.dtype).eps)
 
 
 def in_pieces(program: Program, inputs: NDArray[Any]) -> NDArray[Any]:
@@ -118,28 +113,3 @@ def start_session(content: bytes) -> Program:
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return onnx_refusals()(lambda inputs: session.run(["predictions"], {"inputs": inputs})[0])
-
-
-def magnitudes(weights: Mapping[str, NDArray[Any]], inputs: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the size of the numbers that add up to each prediction: rounding is relative to it.
-
-    The rounding error of a unit is relative to the sum of its terms' magnitudes. The errors of
-    different units are independent, so their squares add up (Higham and Mary, "A New Approach to
-    Probabilistic Rounding Error Analysis", SIAM J. Sci. Comput. 41(5), 2019). So the size does not
-    grow faster with the number of layers than the predictions do.
-
-    Returns:
-        Shape ``(rows, 1)``, float64, greater than 0.
-    """
-    exact = {name: tensor.astype(np.float64) for name, tensor in weights.items()}
-    values = (inputs - exact["input_mean"]) / exact["input_scale"]
-    squares = np.zeros_like(values)
-    for layer in range(0, 2 * sum(name.endswith("weight") for name in weights), 2):
-        weight, bias = exact[f"network.{layer}.weight"].T, exact[f"network.{layer}.bias"]
-        values = np.maximum(values, 0) if layer else values
-        terms = np.abs(values) @ np.abs(weight) + np.abs(bias)
-        squares = squares @ weight**2 + terms**2
-        values = values @ weight + bias
-    size = np.sqrt(squares) * np.abs(exact["target_scale"])
-    size += np.abs(exact["target_mean"]) / 16  # added once, so four roundings of it are enough
-    return size + np.finfo(inputs.dtype).tiny  # smaller numbers are rounded as this one

@@ -8,7 +8,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import font_manager
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -29,8 +28,8 @@ STYLE: dict[Any, Any] = {
 MAX_LABEL = 40  # characters
 
 
-def figure_files(history: pd.DataFrame, fit: pd.DataFrame, loss_label: str) -> dict[str, bytes]:
-    """Return the content of figure.svg and figure.png, by name.
+def figure(history: pd.DataFrame, fit: pd.DataFrame, loss_label: str) -> bytes:
+    """Return the content of figure.svg.
 
     Args:
         history: ``epoch``, ``train_loss`` and ``validation_loss`` (NaN if there is none).
@@ -38,13 +37,11 @@ def figure_files(history: pd.DataFrame, fit: pd.DataFrame, loss_label: str) -> d
             features), ``residual``, and in every row the names ``x_label`` and ``target``.
         loss_label: What the loss is, with its unit.
     """
-    svg, png = BytesIO(), BytesIO()
+    svg = BytesIO()
     with np.errstate(all="ignore"):  # axes overflow at numbers near 1e300
-        figure = draw(history, fit, loss_label)
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})  # savefig draws twice
-        figure.set_dpi(150)
-        FigureCanvasAgg(figure).print_png(png)
-    return {"figure.svg": svg.getvalue(), "figure.png": png.getvalue()}
+        canvas = FigureCanvasSVG(draw(history, fit, loss_label))
+        canvas.print_svg(svg, metadata={"Date": None})  # savefig draws twice
+    return svg.getvalue()
 
 
 def draw(history: pd.DataFrame, fit: pd.DataFrame, loss_label: str) -> Figure:
@@ -56,12 +53,12 @@ def draw(history: pd.DataFrame, fit: pd.DataFrame, loss_label: str) -> Figure:
     mpl.rcParams.update(STYLE)
     fonts = font_manager.fontManager
     fonts.ttflist = [font for font in fonts.ttflist if mpl.get_data_path() in font.fname]
-    figure = Figure(figsize=(10.5, 3.2), layout="constrained")
-    panels = figure.subplots(1, 3)
+    drawn = Figure(figsize=(10.5, 3.2), layout="constrained")
+    panels = drawn.subplots(1, 3)
     _draw_losses(panels[0], history, loss_label)
     _draw_fit(panels[1], fit)
     _draw_residuals(panels[2], fit)
-    return figure
+    return drawn
 
 
 def _draw_losses(panel: Any, history: pd.DataFrame, label: str) -> None:

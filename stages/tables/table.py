@@ -8,16 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from stages.base.errors import UserError
+from stages.tables.quotes import faulty_quote_line
 
 BATCH_BYTES = 2**20  # of text; also the read-ahead of a column in a large Parquet file
 BATCH_CELLS = 2**18
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # A batch of very many columns still has about a thousand rows:
 COLUMN_BYTES = 2**13
 MIN_BATCH_ROWS = 2**10
@@ -113,36 +112,6 @@ class TableFile:
                 raise UserError(f"{self.path} is not UTF-8 text. Save it as UTF-8.") from None
             problem = str(error).rstrip(".")
             raise UserError(f"{self.path} is damaged: {problem}. Correct the file.") from None
-
-
-def faulty_quote_line(stream: pa.NativeFile, delimiter: str) -> int | None:
-    """Return the line of a quote that does not open or close a whole cell, if there is any.
-
-    Arrow joins rows at such a quote and does not notice.
-    An opening quote must follow a delimiter or a line break, and a closing quote must precede one.
-    A doubled quote inside a cell counts as a closing and an opening quote.
-    """
-    is_edge = np.zeros(256, bool)
-    is_edge[[*b'"\r\n', ord(delimiter)]] = True
-    text = b"\n" + stream.read(BATCH_BYTES).removeprefix(BYTE_ORDER_MARK)
-    num_breaks = num_quotes = quote_line = 0  # the break before the file makes its first line 1
-    while True:
-        content = stream.read(BATCH_BYTES)
-        text += content or b"\n"
-        if b'"' in text:
-            characters = np.frombuffer(text, np.uint8)
-            places = np.flatnonzero(characters[1:-1] == ord('"')) + 1
-            closes = (np.arange(len(places)) + num_quotes) % 2
-            faulty = places[~is_edge[characters[places + 2 * closes - 1]]]
-            if len(faulty):
-                return num_breaks + text.count(b"\n", 0, faulty[0])
-            num_quotes += len(places)
-            if len(places):
-                quote_line = num_breaks + text.count(b"\n", 0, places[-1])
-        if not content:
-            return quote_line if num_quotes % 2 else None  # the last quote is not closed
-        num_breaks += text.count(b"\n", 0, len(text) - 2)
-        text = text[-2:]  # the second byte has not been checked yet
 
 
 class Table:

@@ -79,15 +79,14 @@ def test_the_line_in_original_units_predicts_what_the_model_predicts():
     assert model([3]).line() == []
 
 
-def test_constant_columns_have_no_z_scores():
-    deviations = {"a": 0.0, "b": 1.0, "t": 0.0}
+def test_a_constant_target_has_no_z_scores():
+    deviations = {"a": 1.0, "b": 1.0, "t": 0.0}
     statistics = STATISTICS.model_copy(update={"standard_deviation": deviations})
     with pytest.raises(UserError) as error:
         Model(["a", "b"], "t", train_params(hidden=[]), torch.float32).standardize_by(statistics)
     assert str(error.value) == (
-        "train: constant in the training rows: `a`, `t`. Choose other columns to learn from"
-        " (`prepare.features`) or to predict (`prepare.target`), or another split for a rare"
-        " category, or set `train.standardize` to false."
+        "train: the target, `t`, is constant in the training rows. Choose another `prepare.target`,"
+        " or set `train.standardize` to false."
     )
 
 

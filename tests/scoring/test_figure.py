@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.scoring.figure import draw, figure_files
+from stages.scoring.figure import draw, figure
 
 FIT = pd.DataFrame(
     {
@@ -66,6 +66,4 @@ def test_losses_that_span_decades_have_a_logarithmic_axis(losses, scale):
 @pytest.mark.parametrize("value", [1e300, -1e300, 1e-300, 0.0])
 def test_extreme_and_constant_values_are_drawn(value):
     fit = FIT.assign(**dict.fromkeys(NUMBERS, value))
-    files = figure_files(history([1e300, 1e-300], np.nan), fit, LABEL)
-    assert len(files["figure.png"]) > 1000
-    assert files["figure.svg"].count(b"<use") > 9
+    assert figure(history([1e300, 1e-300], np.nan), fit, LABEL).count(b"<use") > 9

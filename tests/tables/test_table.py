@@ -1,7 +1,5 @@
-import csv
 import datetime as dt
 import decimal
-import io
 import re
 from contextlib import suppress
 
@@ -10,13 +8,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages.base.errors import UserError
 from stages.base.files import RAW
 from stages.base.params import load_params
-from stages.tables import table as table_module
 from stages.tables.columns import choose_columns, read_rows
 from stages.tables.table import Table
 from tests.conftest import ROOT
@@ -388,34 +385,3 @@ def test_every_flipped_bit_of_a_parquet_file_is_read_or_refused(raw, change):
         with suppress(UserError):
             table = Table(RAW / "t.parquet")
             list(read_rows(table, choose_columns(table, params), params))
-
-
-def faulty_line(text, size=1000):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table_module, "BATCH_BYTES", size)
-        return table_module.faulty_quote_line(pa.BufferReader(text.encode()), ";")
-
-
-@pytest.mark.parametrize(
-    "text", ["a;b\n1;2\n", '"a"', '"a";"b""c"\r\n"";"d\ne"\r"f"', '""""', '\ufeff"a";b\n']
-)
-def test_quotes_around_whole_cells_are_regular(text):
-    assert [faulty_line(text, size) for size in (3, 4, 5, 1000)] == 4 * [None]
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ('"', 1), ('"a', 1), ('a"', 1), ('"a" ', 1), ('"a"b', 1), ('1\n\n5";1\n', 3), ('"""', 1),
-        ('"a";"b\nc;d\n', 1), ('a;b\n"c\nd";"e"\n"f;\n', 4), ('a\n"5 inch\n9" pipe\n', 3),
-    ],
-)  # fmt: skip
-def test_another_quote_is_named_by_its_line(text, line):
-    assert [faulty_line(text, size) for size in (3, 4, 5, 1000)] == 4 * [line]
-
-
-@given(st.text(alphabet='";\n\ra ', max_size=30), st.integers(3, 40))
-@example('a;"b\nc', 3)
-def test_regular_quotes_keep_the_rules_of_csv(text, size):
-    if not faulty_line(text, size):
-        [*csv.reader(io.StringIO(text, newline=""), delimiter=";", strict=True)]
