@@ -21,6 +21,7 @@ from stages.rows.categories import inputs_of
 from stages.rows.ordered_sum import column_sums, ordered_mean, ordered_sum
 from stages.rows.split import SPLITS, Split, SplitWriter, Statistics
 from stages.tables.columns import choose_columns, read_rows, require_names
+from stages.tables.hints import hints
 from stages.tables.line import Line
 from stages.tables.spool import Labelled, learn, read_spool, spool_rows
 from stages.tables.table import Table, listed
@@ -75,6 +76,8 @@ def main() -> None:
         ),
     }
     print(f"prepare: {'; '.join(f'{kind}: {text}' for kind, text in listings.items() if text)}")
+    for hint in hints(Split(PREPARED / "train.parquet"), params):
+        print(f"prepare: hint: {hint}")
 
 
 def open_table(params: PrepareParams) -> Table | Line:

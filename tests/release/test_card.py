@@ -105,7 +105,7 @@ def test_a_calibration_has_the_scores_of_its_training_rows(released, tmp_path):
     assert "test |" not in text
 
 
-def with_names(names, target):
+def with_names(names, target, fill=None):
     """Return the card of a linear model with these columns."""
     column = {"type": "float32", "minimum": 0.0, "maximum": 1.0, "mean": 0.5}
     scores = {"rows": 9, "rmse": 1.0, "mae": 1.0, "max_error": 1.0}
@@ -117,7 +117,7 @@ def with_names(names, target):
         "inputs": [column | {"name": name} for name in names],
         "target": column | {"name": target},
         "categories": {},
-        "fill": {},
+        "fill": fill or {},
         "architecture": {"network": "a linear model", "widths": [1, 1]},
         "not_portable": [],
         "trained_on": "cuda",
@@ -129,6 +129,12 @@ def with_names(names, target):
         "proof": {"split": "train", "rows": 9, "difference_at_most": 1e-6},
     }
     return card(Manifest.model_validate(content))
+
+
+def test_a_model_of_filled_cells_says_what_stands_for_a_missing_one():
+    sentence = "For a missing\nnumber, give the mean of the training rows, which is its `fill` in"
+    assert sentence in with_names(["a"], "t", {"a": 0.5})
+    assert "missing" not in with_names(["a"], "t")
 
 
 def test_no_name_breaks_the_card_or_gets_into_a_program():
