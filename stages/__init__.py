@@ -7,6 +7,11 @@ import signal
 import sys
 import time
 
+try:
+    import fcntl  # noqa: F401
+except ImportError:
+    sys.exit("The stages need Linux or macOS. On Windows, run them in WSL.")
+
 START_SECONDS = time.time()
 
 if sys.argv[:1] == ["-m"]:  # a stage, not a program that imports one

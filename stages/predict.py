@@ -44,6 +44,11 @@ def main() -> None:
     arguments = parse_arguments()
     set_numerics("portable")
     release = open_release(arguments.release)
+    for key in ("delimiter", "decimal", "thousands"):
+        if getattr(arguments, key) is None:  # as in training
+            setattr(arguments, key, release.manifest.parameters["prepare"][key])
+    if arguments.thousands == arguments.decimal:
+        raise UserError("--thousands and --decimal must differ. Correct one of them.")
     table = Table(arguments.table, arguments.delimiter)
     columns = columns_of(release.model.features, release.model.categories)
     require_columns(str(table.path), table.names, columns, "Correct the names")
@@ -69,16 +74,14 @@ def parse_arguments() -> argparse.Namespace:
     add("table", type=Path, help=f"a {formats} file (text also .gz or .zst), or a folder of them")
     output_help = f"the {formats} file to write; default: CSV on the standard output"
     add("--output", default="-", metavar="FILE", help=output_help)
-    add("--delimiter", default=",", type=delimiter, help="between cells of CSV (default: ,)")
-    add("--decimal", default=".", choices=".,", help="decimal sign of the table (default: .)")
-    add("--thousands", choices=[*THOUSANDS], help="sign between groups of three digits")
+    add("--delimiter", type=delimiter, help="between cells of CSV (default: as in training)")
+    add("--decimal", choices=".,", help="decimal sign of the table (default: as in training)")
+    groups_help = "sign between groups of three digits; '' for none (default: as in training)"
+    add("--thousands", choices=["", *THOUSANDS], help=groups_help)
     add("--output-delimiter", type=delimiter, help="of the output (default: as the table)")
     add("--output-decimal", choices=".,", help="of the output (default: as the table)")
     add("--skip-faulty", action="store_true", help="a row with a faulty cell gets no prediction")
-    arguments = parser.parse_args()
-    if arguments.thousands == arguments.decimal:
-        raise UserError("--thousands and --decimal must differ. Correct one of them.")
-    return arguments
+    return parser.parse_args()
 
 
 def delimiter(text: str) -> str:
@@ -189,7 +192,7 @@ def number_of_text(column: str, release: Release) -> Callable[[str], float]:
 
 def fault_of(faulty: Found, column: str, release: Release) -> str | None:
     """A sentence about a column's faulty cells, if there are any."""
-    problem = "not a finite number, or too far from the training rows"
+    problem = "missing, not a number, or too far from the training rows"
     cure = "Correct it (see --decimal and --thousands), or leave the row out."
     if column in release.model.categories:
         problem = "not in the training rows"

@@ -155,7 +155,7 @@ def test_rows_outside_the_ranges_of_training_are_counted_once(line, run, tmp_pat
     assert capsys.readouterr().err == ""
 
 
-FAULT = "{path}, row 3, column `x`: not a finite number, or too far from the training rows"
+FAULT = "{path}, row 3, column `x`: missing, not a number, or too far from the training rows"
 MORE = '"n/a" (and 3 more cells of this column).'
 CORRECT = "Correct it (see --decimal and --thousands), or leave the row out."
 
@@ -357,6 +357,21 @@ def test_the_output_has_the_signs_of_the_table_unless_told_otherwise(
     number = row[len(first) :]
     assert ("," in number) == ("--output-decimal" not in options)
     assert float(number.replace(",", ".")) > 0
+
+
+def test_numbers_are_read_as_in_training_unless_told_otherwise(change, raw, run, tmp_path):
+    table = "x;y\n" + "".join(f"{i}.{i}00,5;{i}\n" for i in range(1, 9))
+    raw("t.csv", table)
+    signs = {"prepare.delimiter": ";", "prepare.decimal": ",", "prepare.thousands": "."}
+    release(change, ORDERED | signs)
+    new = tmp_path / "new.csv"
+    new.write_text("x;z\n2.200,5;1\n2200,5;1\n")
+    options = ["--output-delimiter", ",", "--output-decimal", "."]
+    first, second = run(new, *options)["y_predicted"]
+    assert first == second
+    new.write_text("x\n2200.5\n")
+    plain = ["--delimiter", ",", "--decimal", ".", "--thousands", ""]
+    assert run(new, *plain, *options)["y_predicted"][0] == first
 
 
 def test_thousands_are_read_as_in_prepare(line, run, tmp_path):

@@ -167,11 +167,11 @@ def choose_columns(table: Table | Line, params: PrepareParams) -> list[TableColu
         left_out = {params.target, *params.exclude}
         features = [name for name in table.names if name not in left_out]
         require_no_faults(
-            f"{where}: column {table.names.index(name) + 1}, `{name}`, has no name of its own, as"
-            f" the index that pandas writes. List {json.dumps(name)} in `prepare.exclude`, or name"
-            " the columns to learn from in `prepare.features`."
+            f"{where}: column {table.names.index(name) + 1}, `{name}`, is an index that pandas has"
+            f" written. List {json.dumps(name)} in `prepare.exclude`, or name the columns to learn"
+            " from in `prepare.features`."
             for name in features
-            if INDEX.fullmatch(name)
+            if INDEX.fullmatch(name) or name in table.index
         )
     if not features:
         problem = f"no column is left beside the target, `{params.target}`"

@@ -19,7 +19,8 @@ MAX_WORDS = 5
 def looks_like_number(text: str) -> bool:
     """Whether a text is more likely a number, a date or a time than a category."""
     text = EXPONENT.sub("", text)
-    return has_digit(text) and not any(map(str.isalpha, text))
+    is_number = has_digit(text) and not any(map(str.isalpha, text))
+    return is_number or DATE.fullmatch(text) is not None
 
 
 def has_digit(text: str) -> bool:

@@ -7,7 +7,7 @@ from stages.rows.split import Split
 from stages.tables.cures import leave_out
 
 MAX_HINTS = 3
-MIN_VALUES, MIN_REPEATS, MIN_GAP = 10, 3, 4  # the gap is relative to the range of other values
+MIN_VALUES, MIN_GAP = 10, 4  # the gap is relative to the range of the other values
 DECADES_DEVIATION = 1.5  # relative to the mean; an exponential distribution has 1
 
 
@@ -21,10 +21,11 @@ def hints(training: Split, params: PrepareParams) -> list[str]:
             continue
         gaps = np.diff(values)
         for end, gap, others in ((0, gaps[0], values[1:]), (-1, gaps[-1], values[:-1])):
-            if counts[end] >= MIN_REPEATS and gap > MIN_GAP * np.ptp(others):
+            if gap > MIN_GAP * np.ptp(others):
                 found.append(
-                    f"`{name}` is {values[end]:g} in {counts[end]} rows, far from its other values:"
-                    " if that marks a missing cell, list it in `prepare.missing_values`"
+                    f"`{name}` is {values[end]:.9g} in {counts[end]} row(s), far from other values:"
+                    " if that marks a missing cell, list it in `prepare.missing_values`; if it is a"
+                    " total, delete the row"
                 )
         is_whole, is_rising = (values % 1 == 0).all(), (np.diff(cells) > 0).all()
         if name == training.target:

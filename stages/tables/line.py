@@ -19,7 +19,8 @@ class Line:
     """The rows ``(x, y)``: x evenly spaced in [0, 1), y = m·x + b + noise·N(0, 1)."""
 
     def __init__(self, num_rows: int, m: float, b: float, noise: float, seed: int) -> None:
-        self.path, self.names, self.has_types = "the line", ["x", "y"], True
+        self.path, self.has_types = "the line", True
+        self.names, self.index = ["x", "y"], ()
         self._num_rows, self._m, self._b, self._noise, self._seed = num_rows, m, b, noise, seed
 
     def batches(self, columns: list[str]) -> Iterator[Batch]:

@@ -42,6 +42,7 @@ class TableFile:
     def __init__(self, path: Path, delimiter: str) -> None:
         self.path = path
         self.names: list[str] = []
+        self.index: list[str] = []  # columns that are an index of pandas
         self._format, self._compression = format_of(path)
         self.delimiter = "\t" if self._format == ".tsv" else delimiter
         if self._format not in {*DELIMITERS, PARQUET}:
@@ -51,8 +52,19 @@ class TableFile:
             )
         if self._format == PARQUET:
             with self._opened() as (file, _):
-                self._raw_names = self.names = pq.read_schema(file).names
+                schema = pq.read_schema(file)
+                index = (schema.pandas_metadata or {}).get("index_columns", [])
+            self._raw_names = self.names = schema.names
+            self.index = [name for name in index if name in schema.names]
             return
+        with self._opened() as (_, stream):
+            header = (
+                stream.read(HEADER_BYTES).partition(b"\n")[0].decode("utf-8-sig", "replace").strip()
+            )
+        others = [character for character in ";\t|," if character in header]
+        if self._format != ".tsv" and others and self.delimiter not in header:
+            delimiter = json.dumps(others[0])
+            raise UserError(f"{path}: one column, `{header}`. Set the delimiter to {delimiter}.")
         with self._opened() as (_, stream):
             line = faulty_quote_line(stream, self.delimiter)
         if line:
@@ -107,7 +119,7 @@ class TableFile:
             with pa.OSFile(str(self.path)) as file:
                 kind = self._compression
                 yield file, pa.CompressedInputStream(file, kind) if kind else file
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
                 raise UserError(f"{self.path} is not UTF-8 text. Save it as UTF-8.") from None
             problem = str(error).rstrip(".")
@@ -121,7 +133,7 @@ class Table:
         self.path = path
         self._files = [TableFile(file, delimiter) for file in _files(path)]
         first = self._files[0]
-        self.names = first.names
+        self.names, self.index = first.names, first.index
         self.has_types = format_of(first.path)[0] == PARQUET
         self.delimiter = first.delimiter
         for file in self._files:
@@ -144,12 +156,8 @@ class Table:
 
 
 def require_columns(where: str, names: Sequence[str], needed: Collection[str], cure: str) -> None:
-    """Check that a table has the needed columns, and that its delimiter is right."""
+    """Check that a table has the needed columns."""
     missing = sorted({*needed} - {*names})
-    others = [delimiter for delimiter in ";\t|," if len(names) == 1 and delimiter in names[0]]
-    if missing and others:
-        delimiter = json.dumps(others[0])
-        raise UserError(f"{where}: one column, `{names[0]}`. Set the delimiter to {delimiter}.")
     if missing:
         close = [name for item in missing for name in difflib.get_close_matches(item, names, n=1)]
         likely = f" Did you mean {listed([*dict.fromkeys(close)])}?" if close else ""

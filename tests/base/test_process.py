@@ -160,6 +160,18 @@ def test_code_with_a_time_in_the_future_runs_because_a_clock_may_have_been_set_b
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("arguments", [["prepare"], ["predict", "models/release", "new.csv"]])
+def test_on_windows_one_sentence_names_wsl(workspace, arguments):
+    (workspace / "sitecustomize.py").write_text("import sys\nsys.modules['fcntl'] = None\n")
+    shutil.copytree(ROOT / "stages", workspace / "stages")
+    stage, *rest = arguments
+    result = command(
+        workspace, "python", "-m", f"stages.{stage}", *rest, environment={"PYTHONPATH": "."}
+    )
+    sentence = "The stages need Linux or macOS. On Windows, run them in WSL.\n"
+    assert (result.returncode, result.stderr) == (1, sentence)
+
+
 @pytest.mark.parametrize("moment", ["import torch", "params = load_params()"])
 def test_an_interrupted_stage_prints_no_traceback(workspace, moment):
     shutil.copytree(ROOT / "stages", "stages")

@@ -123,6 +123,7 @@ DATES = "Dates and times are not understood: list it in `prepare.exclude`."
         (["1", "0", "true", "0"], 4, "true", CORRECT),
         (["2024-01-31", "2024-02-01"], 2, "2024-01-31", DATES),
         (["12:30", "7"], 2, "12:30", DATES),
+        (["2024-03-01T08:00:00Z", "2024-03-02T08:00:00Z"], 2, "2024-03-01T08:00:00Z", DATES),
         (["0x10", "16"], 2, "0x10", CORRECT),
         (["35-44", "45-54"], 2, "35-44", CORRECT),
     ],

@@ -22,13 +22,19 @@ def hints_of(change, raw, capsys):
 
 
 @pytest.mark.parametrize("marker", [-999, 1e6])
-def test_a_number_that_repeats_far_from_all_others_may_mark_a_missing_cell(hints_of, marker):
+def test_a_number_far_from_all_others_may_mark_a_missing_cell(hints_of, marker):
     table = TABLE.assign(a=TABLE["a"].where(TABLE.index % 20 != 0, marker))
     assert hints_of(table, **{"prepare.split": "ordered"}) == [
-        f"`a` is {marker:g} in 7 rows, far from its other values: if that marks a missing cell,"
-        " list it in `prepare.missing_values`"
+        f"`a` is {marker:.9g} in 7 row(s), far from other values: if that marks a missing cell,"
+        " list it in `prepare.missing_values`; if it is a total, delete the row"
     ]
-    assert hints_of(TABLE.assign(a=TABLE["a"].where(TABLE.index > 0, marker))) == []  # once
+
+
+def test_a_totals_row_is_far_from_all_others(hints_of):
+    table = pd.concat([TABLE.iloc[:0], TABLE.sum().to_frame().T, TABLE])
+    assert [hint.split()[0] for hint in hints_of(table, **{"prepare.split": "ordered"})] == [
+        "`a`", "`b`", "`y`"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

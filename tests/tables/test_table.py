@@ -171,6 +171,11 @@ CHOICE = "Correct the names in params.yaml; the columns are"
             'data/raw/t.csv: one column, `name;x;y`. Set the delimiter to ";".',
         ),
         (
+            "\ufeffx;y\r\n1,5;2,5\r\n",
+            {},
+            'data/raw/t.csv: one column, `x;y`. Set the delimiter to ";".',
+        ),
+        (
             "x;y\n1.5;1\n",
             {"decimal": ",", "delimiter": ";"},
             'data/raw/t.csv, row 2, column `x`: not a number: "1.5". Correct the column, list it in'
@@ -326,12 +331,21 @@ def test_a_row_that_is_too_long_is_refused(raw, refusal):
 def test_an_index_without_a_name_is_not_learned_from(raw, read, refusal, name):
     raw("t.csv", f"x,{name},y\n1,0,2\n")
     assert refusal("t.csv") == (
-        f"data/raw/t.csv: column 2, `{name}`, has no name of its own, as the index that pandas"
-        f' writes. List "{name}" in `prepare.exclude`, or name the columns to learn from in'
-        " `prepare.features`."
+        f"data/raw/t.csv: column 2, `{name}`, is an index that pandas has written. List"
+        f' "{name}" in `prepare.exclude`, or name the columns to learn from in `prepare.features`.'
     )
     assert read("t.csv", exclude=[name])[1].tolist() == [[1, 2]]
     assert read("t.csv", exclude=[], features=["x"])[1].tolist() == [[1, 2]]
+
+
+def test_an_index_with_a_name_is_not_learned_from(raw, refusal):
+    table = pd.DataFrame({"x": [1.0], "y": [2.0], "sample": [3], "rep": [4]})
+    table.set_index(["sample", "rep"]).to_parquet(raw("t.parquet", ""))
+    faults = refusal("t.parquet").splitlines()
+    assert len(faults) == 2
+    assert faults[0].startswith(
+        "data/raw/t.parquet: column 3, `sample`, is an index that pandas has written."
+    )
 
 
 def test_all_columns_but_the_excluded_ones_are_learned_from(raw, read, refusal):
