@@ -81,7 +81,7 @@ class TrainParams(StrictModel):
 
     hidden: list[Annotated[int, Field(ge=1, le=2**16)]]
     standardize: bool
-    loss: Literal["mse", "mae", "huber"]
+    loss: str  # a name in stages/network.py; `train` checks it
     optimizer: Literal["sgd", "adam", "lbfgs"]
     lr: Annotated[float, Field(gt=0, le=1e6)]
     momentum: Fraction

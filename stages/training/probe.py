@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.base.errors import UserError
+from stages.base.files import PARAMS
 from stages.model.model import Model
 from stages.network import LOSSES, build_optimizer
 
@@ -54,10 +55,13 @@ def try_network(model: Model) -> list[str]:
         The operations whose bits may depend on the kind of CPU.
 
     Raises:
-        UserError: If the network cannot be computed block by block, at any time and by any thread,
-            or if a file of weights does not hold all of it.
+        UserError: If there is no such loss, if the network cannot be computed block by block, at
+            any time and by any thread, or if a file of weights does not hold all of it.
     """
     params = model.params.model_copy(update={"lr": 1e-3})
+    if params.loss not in LOSSES:
+        known = ", ".join(LOSSES)
+        raise UserError(f"{PARAMS}: `train.loss` must be one of {known}. Got {params.loss}.")
     network, fresh = (
         Model(model.features, model.target, params, model.dtype).network for _ in range(2)
     )

@@ -39,7 +39,7 @@ SENTENCES = [  # one for each rule
     ("train.hidden", 64, "`train.hidden` must be a valid list. Got 64."),
     ("train.hidden", [8, 0], "`train.hidden.1` must be greater than or equal to 1. Got 0."),
     ("train.standardize", 1, "`train.standardize` must be a valid boolean. Got 1."),
-    ("train.loss", "mes", "`train.loss` must be 'mse', 'mae' or 'huber'. Got \"mes\"."),
+    ("train.optimizer", "sdg", "`train.optimizer` must be 'sgd', 'adam' or 'lbfgs'. Got \"sdg\"."),
     ("train", [1], "`train` must hold `name: value` lines. Got [1]."),
     (
         "prepare.features",

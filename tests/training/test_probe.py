@@ -225,6 +225,12 @@ def test_other_networks_are_accepted_and_are_saved_and_loaded(tried, tmp_path, n
     assert torch.equal(Model.load(path)(inputs), model(inputs))
 
 
+def test_a_loss_that_the_networks_file_does_not_have_is_refused():
+    with pytest.raises(UserError) as error:
+        try_network(Model(["a"], "t", train_params(loss="mes"), torch.float32))
+    assert str(error.value) == "params.yaml: `train.loss` must be one of mse, mae, huber. Got mes."
+
+
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
 @pytest.mark.parametrize(
     "changes",
