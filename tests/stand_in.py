@@ -131,9 +131,11 @@ def register() -> list[torch.library.Library]:
     return [fallback, kernels]
 
 
-HAS_ACCELERATOR = torch.accelerator.is_available()  # PyTorch allows one kind in a process
+NUM_ACCELERATORS = (
+    torch.accelerator.device_count()
+)  # real ones; PyTorch allows one kind in a process
 # Now, because autograd counts the devices once. Kept, because PyTorch forgets a deleted library.
-libraries = [] if HAS_ACCELERATOR else register()
+libraries = [] if NUM_ACCELERATORS else register()
 
 
 @contextmanager

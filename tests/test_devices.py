@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file
 
 from stages import evaluate, prepare, train
-from stages.base.files import EVALUATION, HISTORY, WEIGHTS
+from stages.base.files import EVALUATION, HISTORY, TRAINED, WEIGHTS
 from stages.model.model import Model
 from stages.network import build_network, build_optimizer
 from stages.training.batches import ScaledRows, batches, block_size
 from stages.training.checkpoint import State
-from tests.conftest import train_params
-from tests.stand_in import HAS_ACCELERATOR, copies_to_host, stand_in
+from tests.conftest import ROOT, command, contents, train_params
+from tests.stand_in import NUM_ACCELERATORS, copies_to_host, stand_in
 
-on_accelerator = pytest.mark.skipif(not HAS_ACCELERATOR, reason="no accelerator on this machine")
-on_stand_in = pytest.mark.skipif(HAS_ACCELERATOR, reason="PyTorch allows one kind of accelerator")
+on_accelerator = pytest.mark.skipif(not NUM_ACCELERATORS, reason="no accelerator on this machine")
+on_stand_in = pytest.mark.skipif(NUM_ACCELERATORS, reason="PyTorch allows one kind of accelerator")
 
 NETWORK = {"train.hidden": [8], "train.optimizer": "adam", "train.epochs": 3}
 MANY_BLOCKS = {"prepare.rows": 30_000, "prepare.validation": 0.3}
@@ -203,3 +203,14 @@ def test_an_accelerators_runs_repeat_to_the_byte_and_follow_the_cpus_losses(run,
     run({**changes, "device": "cpu"})
     # float32 rounds each product by 6e-8; 20 epochs of steps may add up to a thousand times this.
     assert np.allclose(losses, pd.read_csv(HISTORY), rtol=1e-4)
+
+
+@pytest.mark.skipif(NUM_ACCELERATORS < 2, reason="fewer than two accelerators")
+def test_two_accelerators_give_the_bytes_of_one(workspace, run):
+    changes = {**NETWORK, "train.hidden": [64], "prepare.rows": 900_000}  # three blocks
+    run(changes)
+    expected = contents(TRAINED)
+    environment = {"TORCHRUN": "--standalone --nproc-per-node=2", "PYTHONPATH": str(ROOT)}
+    end = command(workspace, "python", "-m", "stages.train", environment=environment)
+    assert end.returncode == 0, end.stderr
+    assert contents(TRAINED) == expected
