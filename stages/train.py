@@ -119,7 +119,7 @@ def train(
             progress.label = f"train: epoch {epoch + 1} of {params.epochs}{losses}"
             set_learning_rate(optimizer, params, epoch)
             network.train()
-            steps = batches(training, params.batch_size, params.seed, epoch)
+            steps = batches(training, params.batch_size, params.seed, epoch, device)
             for batch in islice(steps, state.step, None):  # without those before the checkpoint
                 # `step` calls the closure, L-BFGS several times: so the order is 3, 1, 2, 4, 5.
                 def closure() -> float:

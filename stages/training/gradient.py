@@ -1,11 +1,11 @@
 """The mean loss of many rows, block by block; its `backward()` is PyTorch's."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from threading import Lock
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -26,6 +26,9 @@ def mean_loss(
     computed here, block by block, and ``backward()`` hands them on. A single block is left to
     PyTorch alone.
 
+    An accelerator computes one block after the other, while other threads copy their blocks to it.
+    It adds the gradients itself: a step then waits for it once, when its loss is read.
+
     Args:
         block_loss: Computes the mean loss of a block's rows.
         blocks: The rows.
@@ -36,23 +39,30 @@ def mean_loss(
         ranks.meet()  # otherwise this rank would not notice that another one has ended
         return block_loss(blocks[0])
     has_gradient = torch.is_grad_enabled()
+    device, dtype = parameters[0].device, parameters[0].dtype
+    # The ranks add in the hosts' memory, and mps has no float64.
+    is_added_by_cpu = device.type in {"cpu", "mps"} or ranks.num_ranks > 1
+    one_at_a_time = nullcontext() if device.type == "cpu" else Lock()
 
-    def totals(block: ScaledRows) -> NDArray[np.float64]:
-        with torch.set_grad_enabled(has_gradient):  # it applies to one thread only
-            loss = block_loss(block)
-        gradients = torch.autograd.grad(loss, parameters) if has_gradient else ()
-        tensors = [loss.detach(), *gradients]
-        means = torch.cat([tensor.reshape(-1) for tensor in tensors]).cpu().double().numpy()
-        return np.asarray(means * block.num_rows)
+    def totals(block: ScaledRows) -> Any:
+        rows = block.to(device)
+        with one_at_a_time, torch.set_grad_enabled(has_gradient):  # it applies to one thread only
+            loss = block_loss(rows)
+            gradients = torch.autograd.grad(loss, parameters) if has_gradient else ()
+            tensors = [loss.detach(), *gradients]
+            means = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        if is_added_by_cpu:
+            return means.cpu().double().numpy() * rows.num_rows
+        return means.double() * rows.num_rows
 
     size = 1 + sum(parameter.numel() for parameter in parameters) * has_gradient
     total = ranks.ordered_sum(totals, blocks, size)
-    mean = torch.from_numpy(total / sum(block.num_rows for block in blocks))
+    mean = torch.as_tensor(total / sum(block.num_rows for block in blocks))
     if not has_gradient:
         return mean[0]
-    gradients = mean[1:].split([parameter.numel() for parameter in parameters])
+    gradients = mean[1:].to(dtype).to(device).split([p.numel() for p in parameters])
     shaped = [
-        gradient.reshape(parameter.shape).to(parameter)
+        gradient.reshape(parameter.shape)
         for gradient, parameter in zip(gradients, parameters, strict=True)
     ]
     return _KnownGradient.apply(mean[0], shaped, *parameters)  # type: ignore[no-untyped-call]
@@ -69,5 +79,4 @@ class _KnownGradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        factor = upstream.item()
-        return None, None, *(gradient * factor for gradient in ctx.saved_tensors)
+        return None, None, *(gradient * upstream for gradient in ctx.saved_tensors)

@@ -3,6 +3,7 @@
 Every contestant is a process of its own with its own copy of the table. They take turns: a change
 of the machine's speed affects all of them. Run it in the project's folder; it needs
 requirements-bench.txt and a C++ compiler: python tests/benchmarks/training.py [JOB …]
+With `--device cuda`, ours and the textbook loop run on that accelerator, with its own jobs.
 """
 
 import argparse
@@ -36,6 +37,7 @@ class Job(NamedTuple):
     hidden: tuple[int, ...]
     batch_size: int | None
     epochs: int  # of one run, which then takes some tenths of a second
+    device: str = "cpu"
 
 
 JOBS = {
@@ -45,6 +47,13 @@ JOBS = {
     "10⁶ × 100, line": Job(1_000_000, 100, (), None, 10),
     "10⁶ × 10, 64-64": Job(1_000_000, 10, (64, 64), None, 2),
     "10⁶ × 10, line, batch 256": Job(1_000_000, 10, (), 256, 1),
+}
+ACCELERATOR_JOBS = {
+    "10³ × 1, line": Job(1_000, 1, (), None, 1_000),
+    "10⁷ × 1, line": Job(10_000_000, 1, (), None, 100),
+    "10⁸ × 1, line": Job(100_000_000, 1, (), None, 10),
+    "10⁶ × 10, 64-64": Job(1_000_000, 10, (64, 64), None, 50),
+    "10⁶ × 10, 1024-1024": Job(1_000_000, 10, (1024, 1024), None, 5),
 }
 
 
@@ -61,7 +70,7 @@ def ours(job: Job, numerics: str) -> Epochs:
 
     from stages import train
     from stages.base.params import TrainParams
-    from stages.model.device import set_numerics
+    from stages.model.device import choose_device, set_numerics
     from stages.model.model import Model
     from stages.rows.split import Split, SplitWriter
     from stages.training.batches import load_rows
@@ -74,7 +83,8 @@ def ours(job: Job, numerics: str) -> Epochs:
         "hidden": [*job.hidden], "standardize": False, "lr": LR,
         "batch_size": job.batch_size, "numerics": numerics,
     }  # fmt: skip
-    model = Model(names, "y", TrainParams.model_validate(settings), torch.float32)
+    device = choose_device(job.device, torch.float32)
+    model = Model(names, "y", TrainParams.model_validate(settings), torch.float32).to(device)
     splits = []
     with tempfile.TemporaryDirectory() as folder:
         for rows in (np.column_stack(table(job)), np.empty((0, job.features + 1), np.float32)):
@@ -88,7 +98,7 @@ def ours(job: Job, numerics: str) -> Epochs:
         params = TrainParams.model_validate(settings | {"epochs": count})
         with tempfile.TemporaryDirectory() as folder:
             os.environ["DVC_ROOT"] = folder
-            with Checkpoint(params, torch.device("cpu"), [], Ranks()) as checkpoint:
+            with Checkpoint(params, device, [], Ranks()) as checkpoint:
                 train.train(params, model, *splits, Ranks(), checkpoint)
 
     return epochs
@@ -99,11 +109,12 @@ def textbook(job: Job, *, is_compiled: bool = False, has_loader: bool = False) -
     from torch import nn
     from torch.utils.data import DataLoader, TensorDataset
 
-    inputs, targets = map(torch.from_numpy, table(job))
+    inputs, targets = (torch.from_numpy(rows).to(job.device) for rows in table(job))
     widths = [job.features, *job.hidden]
     hidden = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
-    model = nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
-    predict = torch.compile(model) if is_compiled else model
+    model = nn.Sequential(*hidden, nn.Linear(widths[-1], 1)).to(job.device)
+    mode = "default" if job.device == "cpu" else "reduce-overhead"  # which uses CUDA graphs
+    predict = torch.compile(model, mode=mode) if is_compiled else model
     loss_function = nn.MSELoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=job.batch_size, shuffle=True)
@@ -114,7 +125,7 @@ def textbook(job: Job, *, is_compiled: bool = False, has_loader: bool = False) -
         elif job.batch_size is None:
             yield [inputs, targets]
         else:
-            order = torch.randperm(job.rows)
+            order = torch.randperm(job.rows, device=job.device)
             shuffled = inputs[order], targets[order]
             yield from zip(*(rows.split(job.batch_size) for rows in shuffled), strict=True)
 
@@ -218,6 +229,8 @@ SLOW = {"SGDRegressor", "LinearRegression, whole fit", "textbook loop, DataLoade
 
 
 def takes_part(name: str, job: Job) -> bool:
+    if job.device != "cpu":
+        return name in {"ours, native", "textbook loop", "textbook loop, torch.compile"}
     if name == "textbook loop, DataLoader":
         return job.batch_size is not None
     if name in {"SGDRegressor", "LinearRegression, whole fit"}:
@@ -242,10 +255,13 @@ def contest(job: Job, name: str) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
 
 
-def measure(job: str, num_threads: int, names: list[str]) -> dict[str, tuple[list[float], float]]:
+def measure(
+    job: str, num_threads: int, names: list[str], device: str
+) -> dict[str, tuple[list[float], float]]:
     """Return the milliseconds per epoch of every run and the peak MiB, by contestant."""
     cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))[:num_threads]))
-    arguments = ["taskset", "--cpu-list", cpus, sys.executable, __file__, job, "--contest"]
+    arguments = ["taskset", "--cpu-list", cpus, sys.executable, __file__, job]
+    arguments += ["--device", device, "--contest"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(num_threads), "PYTHONPATH": "."}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
     processes = {
@@ -272,19 +288,23 @@ def processor() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("jobs", nargs="*", metavar="JOB", default=[*JOBS], help=str([*JOBS]))
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help=str([*JOBS, *ACCELERATOR_JOBS]))
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps or xpu (default: cpu)")
     parser.add_argument("--contest", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    jobs = JOBS if arguments.device == "cpu" else ACCELERATOR_JOBS
+    jobs = {name: job._replace(device=arguments.device) for name, job in jobs.items()}
     if arguments.contest:
-        contest(JOBS[arguments.jobs[0]], arguments.contest)
+        contest(jobs[arguments.jobs[0]], arguments.contest)
         return
     num_cpus = len(os.sched_getaffinity(0))
     print(f"{num_cpus} cores of {processor()}, {platform.system()}, Python", end=" ")
     print(platform.python_version(), *(f"{name} {version(name)}" for name in PACKAGES), sep=", ")
-    for name in arguments.jobs:
-        names = [contestant for contestant in CONTESTANTS if takes_part(contestant, JOBS[name])]
-        for num_threads in [count for count in (1, 2, 4) if count <= num_cpus]:
-            results = measure(name, num_threads, names)
+    all_counts = [count for count in (1, 2, 4) if count <= num_cpus]
+    for name in arguments.jobs or jobs:
+        names = [contestant for contestant in CONTESTANTS if takes_part(contestant, jobs[name])]
+        for num_threads in all_counts if arguments.device == "cpu" else [num_cpus]:
+            results = measure(name, num_threads, names, arguments.device)
             base = results["ours, native"][0]
             print(
                 f"\n| {name}, threads: {num_threads} | ms per epoch | / ours, native | peak MiB |"

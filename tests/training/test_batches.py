@@ -15,7 +15,7 @@ from stages.training import batches as module
 from stages.training.batches import WINDOW_BLOCKS, batches, block_size, load_rows
 from tests.conftest import train_params
 
-BLOCK = block_rows(2)
+BLOCK, CPU = block_rows(2), torch.device("cpu")
 
 
 class Numbers:
@@ -42,7 +42,8 @@ def loaded(num_rows):
 
 def drawn(num_rows, batch_size, seed=0, epoch=0):
     return [
-        batch.inputs[:, 0].tolist() for batch in batches(loaded(num_rows), batch_size, seed, epoch)
+        batch.inputs[:, 0].tolist()
+        for batch in batches(loaded(num_rows), batch_size, seed, epoch, CPU)
     ]
 
 
@@ -55,7 +56,7 @@ def test_every_epoch_visits_each_row_once_in_batches_of_the_given_size(num_rows,
 
 
 def test_inputs_and_targets_stay_together():
-    for batch in batches(loaded(300_000), 1000, seed=3, epoch=4):
+    for batch in batches(loaded(300_000), 1000, seed=3, epoch=4, device=CPU):
         assert torch.equal(batch.inputs + 0.5, batch.targets)
 
 
@@ -96,7 +97,7 @@ def test_a_window_mixes_blocks_from_the_whole_table(large):
 
 def test_the_whole_table_is_one_batch_in_its_own_order_without_a_copy():
     whole = loaded(300_000)
-    assert [*batches(whole, None, seed=0, epoch=0)] == [whole]
+    assert [*batches(whole, None, seed=0, epoch=0, device=CPU)] == [whole]
     blocks = whole.blocks(BLOCK)
     assert [block.num_rows for block in blocks] == [262_144, 37_856]
     assert blocks[0].inputs.data_ptr() == whole.inputs.data_ptr()
