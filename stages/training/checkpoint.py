@@ -75,7 +75,7 @@ class State:
 
     def restore(self, content: bytes) -> None:
         """Go back to the state that `to_bytes` wrote."""
-        saved = torch.load(io.BytesIO(content), weights_only=True)
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         self.network.load_state_dict(saved.pop("network"))
         self.optimizer.load_state_dict(saved.pop("optimizer"))
         saved["history"] = [
@@ -96,9 +96,7 @@ class Checkpoint:
     ) -> None:
         parts = {  # everything that decides the result, by a name for users
             "code in stages/": [
-                f"{path.relative_to(CODE)} {sha256(path)}"
-                for path in files_in(CODE)
-                if path.suffix == ".py"
+                f"{path.relative_to(CODE)} {sha256(path)}" for path in files_in(CODE)
             ],
             "content of data/prepared": [sha256(path) for path in data],
             "`train` section in params.yaml": [params.model_dump_json()],

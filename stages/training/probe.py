@@ -1,19 +1,19 @@
 """Try a network on a few numbers before it is trained: does it keep what training promises?"""
 
-import operator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.base.errors import UserError
 from stages.base.files import PARAMS
+from stages.base.params import TrainParams
 from stages.model.model import Model
-from stages.network import LOSSES, build_optimizer
+from stages.network import LOSSES, build_optimizer, set_learning_rate
 
-NETWORK = "stages/network.py: the network"
-CURE = "Remove that; docs/extending.md says why, and what to use."
+FILE = "stages/network.py"
+CURE = "Change that; docs/extending.md says why, and what to use."
 # Operations whose values and gradients have the same bits on every x86-64 CPU. They add, multiply,
 # divide, compare or copy; tests/slow/test_other_cpus.py tries each of them on emulated CPUs.
 PORTABLE = {
@@ -52,11 +52,12 @@ def try_network(model: Model) -> list[str]:
     """Build the network twice; take two steps with one, and predict in pieces with the other.
 
     Returns:
-        The operations whose bits may depend on the kind of CPU.
+        What makes that the bits may depend on the kind of CPU, such as the names of operations.
 
     Raises:
-        UserError: If there is no such loss, if the network cannot be computed block by block, at
-            any time and by any thread, or if a file of weights does not hold all of it.
+        UserError: If there is no such loss, or it is not a mean over rows; if the learning rate
+            depends on more than the epoch; if the network cannot be computed block by block, at any
+            time and by any thread, or if a file of weights does not hold all of it.
     """
     params = model.params.model_copy(update={"lr": 1e-3})
     if params.loss not in LOSSES:
@@ -66,11 +67,11 @@ def try_network(model: Model) -> list[str]:
         Model(model.features, model.target, params, model.dtype).network for _ in range(2)
     )
     optimizer = build_optimizer(params, [*network.parameters()])
+    _require_pure_rate(params, optimizer)
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(64, len(model.features) + 1, generator=generator, dtype=model.dtype)
     inputs, targets = rows[:, :-1].clone(), rows[:, -1:]
-    buffers = [buffer.clone() for buffer in network.train().buffers()]
-    attributes, random_state = _attributes(network), torch.get_rng_state()
+    buffers, random_state = [b.clone() for b in network.train().buffers()], torch.get_rng_state()
 
     def closure() -> float:
         optimizer.zero_grad()
@@ -78,21 +79,23 @@ def try_network(model: Model) -> list[str]:
         loss.backward()
         return loss.item()
 
-    predictions = network(inputs)
-    given, wanted = [f"{tuple(t.shape)} of {t.dtype}" for t in (predictions, targets)]
+    given, wanted = [f"{tuple(t.shape)} of {t.dtype}" for t in (network(inputs), targets)]
     if given != wanted:
-        raise UserError(f"{NETWORK} returns {given} for 64 rows. Return {wanted}.")
+        raise UserError(f"{FILE}: the network returns {given} for 64 rows. Return {wanted}.")
     with Operations() as operations:
         for _ in range(2):
             optimizer.step(closure)
     fresh.eval().load_state_dict(network.state_dict())
     with torch.inference_mode():
-        pieces = [fresh(piece) for piece in inputs.split(16)[::-1]]
-    predictions = network(inputs)
-    difference = (torch.cat(pieces[::-1]) - predictions).abs().max()
+        pieces = [fresh(piece) for piece in inputs.split(16)[::-1]][::-1]
+    memory = _memory(network)
+    network(inputs[:16])
+    is_changed = memory != _memory(network) or not all(map(torch.equal, buffers, network.buffers()))
+    predictions, again, in_eval = network(inputs), network(inputs), network.eval()(inputs)
+    rounding = 100 * torch.finfo(model.dtype).eps
+    difference = (torch.cat(pieces) - predictions).abs().max() / predictions.abs().max()
+    is_another = not (torch.equal(predictions, again) and torch.equal(predictions, in_eval))
     unused = [name for name, parameter in network.named_parameters() if parameter.grad is None]
-    is_changed = not all(map(torch.equal, buffers, network.buffers()))
-    is_changed |= any(map(operator.is_not, attributes, _attributes(network)))
     faults = {
         "draws random numbers, as Dropout does": (
             not torch.equal(random_state, torch.get_rng_state())
@@ -100,15 +103,42 @@ def try_network(model: Model) -> list[str]:
         "changes its inputs": not torch.equal(inputs, rows[:, :-1]),
         "changes itself as it predicts, as BatchNorm does": is_changed,
         f"has parameters without a gradient, such as {''.join(unused[:1])}": unused,
-        "predicts other values if it is built again, in `eval()`, or beside other rows": (
-            difference > 1e-3 * predictions.abs().max()
+        "predicts other values if it is called or built again, in `eval()`, or beside other rows": (
+            is_another or difference > rounding
         ),
     }
     for fault, is_found in faults.items():
         if is_found:
-            raise UserError(f"{NETWORK} {fault}. {CURE}")
-    return sorted(operations.names - PORTABLE)
+            raise UserError(f"{FILE}: the network {fault}. {CURE}")
+    _require_mean_loss(params.loss, predictions, targets, rounding)
+    is_native = params.numerics == "native"
+    return ["native numerics"] * is_native + sorted(operations.names - PORTABLE)
 
 
-def _attributes(network: nn.Module) -> list[Any]:
-    return [value for module in network.modules() for value in vars(module).values()]
+def _require_pure_rate(params: TrainParams, optimizer: optim.Optimizer) -> None:
+    rates = []
+    for _ in range(2):
+        set_learning_rate(optimizer, params, 0)
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    if rates[0] != rates[1]:
+        raise UserError(
+            f"{FILE}: a second call of `set_learning_rate` for the same epoch gives another rate."
+            " Compute it from `params` and `epoch` alone."
+        )
+
+
+def _require_mean_loss(name: str, predictions: Tensor, targets: Tensor, rounding: float) -> None:
+    loss = LOSSES[name]
+    mean, again = (loss(predictions, targets) for _ in range(2))
+    parts = zip(predictions.split(16), targets.split(16), strict=True)
+    mean_of_parts = torch.stack([loss(*part) for part in parts]).mean()
+    if not torch.equal(mean, again) or (mean - mean_of_parts).abs() > rounding * mean.abs():
+        raise UserError(
+            f"{FILE}: the loss {name} is not the mean of the losses of the rows. {CURE}"
+        )
+
+
+def _memory(network: nn.Module) -> list[str]:
+    """What the modules hold, apart from parameters, buffers and other modules."""
+    values = [value for module in network.modules() for value in vars(module).items()]
+    return [repr(value) for name, value in values if name not in {*vars(nn.Module())}]

@@ -1,5 +1,6 @@
 """Which networks are refused before they are trained, and which are not."""
 
+import itertools
 import random
 
 import numpy as np
@@ -11,6 +12,7 @@ from stages.base.errors import UserError
 from stages.model import model as module
 from stages.model.model import Model
 from stages.network import build_network
+from stages.training import probe
 from stages.training.probe import try_network
 from tests.conftest import train_params
 
@@ -107,9 +109,17 @@ def scale_by_the_first(network, outputs):
     return outputs / network.memory[0]
 
 
+def cache(network, outputs):
+    network.memory[:] = [outputs]
+    return network.memory[0]
+
+
+OWN, COUNTER = torch.Generator(), itertools.count()
 RANDOM = "draws random numbers, as Dropout does"
 ITSELF = "changes itself as it predicts, as BatchNorm does"
-OTHERWISE = "predicts other values if it is built again, in `eval()`, or beside other rows"
+OTHERWISE = (
+    "predicts other values if it is called or built again, in `eval()`, or beside other rows"
+)
 REFUSED = {
     "dropout": (lambda n: nn.Sequential(nn.Dropout(), nn.Linear(n, 1)), RANDOM),
     "noise in eval": (
@@ -129,8 +139,15 @@ REFUSED = {
     "attention to rows": (before(lambda x: (x @ x.T).softmax(1) @ x), OTHERWISE),
     "the number of rows": (before(lambda x: x * 2 if len(x) > 30 else x), OTHERWISE),
     "zero at first": (ZeroAtFirst, OTHERWISE),
-    "counts in a list": (after(count), OTHERWISE),
-    "scales by its first rows": (after(scale_by_the_first), OTHERWISE),
+    "counts in a list": (after(count), ITSELF),
+    "scales by its first rows": (after(scale_by_the_first), ITSELF),
+    "a cache in a list": (after(cache), ITSELF),
+    "little noise of its own": (
+        after(lambda _, y: y + 1e-4 * torch.randn(y.shape, generator=OWN)),
+        OTHERWISE,
+    ),
+    "counts outside": (after(lambda _, y: y * (1 + 1e-4 * next(COUNTER))), OTHERWISE),
+    "little other in eval": (after(lambda net, y: y if net.training else y * 1.0001), OTHERWISE),
     "numpy's noise": (after(lambda _, y: y + np.random.normal()), OTHERWISE),  # noqa: NPY002
     "Python's noise": (after(lambda _, y: y + random.random()), OTHERWISE),  # noqa: S311
     "other in eval": (after(lambda net, y: y if net.training else y * 1.01), OTHERWISE),
@@ -223,6 +240,44 @@ def test_other_networks_are_accepted_and_are_saved_and_loaded(tried, tmp_path, n
     path.write_bytes(model.to_bytes(torch.device("cpu"), []))
     inputs = torch.randn(5, 3, dtype=dtype)
     assert torch.equal(Model.load(path)(inputs), model(inputs))
+
+
+LOSS = "stages/network.py: the loss own is not the mean of the losses of the rows. "
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda predictions, targets: ((predictions - targets) ** 2).sum() * 1e-4,
+        lambda predictions, targets: ((predictions - targets) ** 2).mean().sqrt(),
+        lambda predictions, targets: (predictions - targets).abs().mean() + random.random(),  # noqa: S311
+    ],
+    ids=["sum", "root", "noise"],
+)
+def test_a_loss_that_is_not_a_mean_over_rows_is_refused(monkeypatch, loss):
+    monkeypatch.setitem(probe.LOSSES, "own", loss)
+    with pytest.raises(UserError) as error:
+        try_network(Model(["a"], "t", train_params(loss="own"), torch.float32))
+    assert str(error.value).startswith(LOSS)
+
+
+def test_a_learning_rate_that_depends_on_the_last_one_is_refused(monkeypatch):
+    def shrink(optimizer, _params, _epoch):
+        for group in optimizer.param_groups:
+            group["lr"] *= 0.99
+
+    monkeypatch.setattr(probe, "set_learning_rate", shrink)
+    with pytest.raises(UserError) as error:
+        try_network(Model(["a"], "t", train_params(), torch.float32))
+    assert str(error.value) == (
+        "stages/network.py: a second call of `set_learning_rate` for the same epoch gives another"
+        " rate. Compute it from `params` and `epoch` alone."
+    )
+
+
+def test_native_numerics_are_named_as_not_portable():
+    model = Model(["a"], "t", train_params(numerics="native"), torch.float32)
+    assert try_network(model) == ["native numerics"]
 
 
 def test_a_loss_that_the_networks_file_does_not_have_is_refused():
