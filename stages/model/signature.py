@@ -24,7 +24,7 @@ class Signature(StrictModel):
     categories: dict[str, list[str]]
     network: str  # in words, such as its class and its size
     hidden: list[int] | None  # widths of the hidden layers; None if it is not dense with ReLU
-    probe: list[float]  # what it predicts for 32 rows, in z-scores: another network differs
+    probe: list[float]  # what it predicts for eight rows, in z-scores: another network differs
     dtype: Literal["float32", "float64"]
     train: TrainParams
     not_portable: list[str]  # why the bits may depend on the kind of CPU

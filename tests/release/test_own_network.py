@@ -17,6 +17,8 @@ from stages.model.signature import read_signature
 from stages.release.export import export
 from stages.release.release import open_release
 
+CALLS = []  # of all networks of this file
+
 
 class Computed(nn.Module):
     """A small network, and what a function makes of its inputs and outputs."""
@@ -24,10 +26,10 @@ class Computed(nn.Module):
     def __init__(self, num_inputs, function):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(num_inputs, 4), nn.ReLU(), nn.Linear(4, 1))
-        self.function, self.calls = function, []
+        self.function = function
 
     def forward(self, inputs):
-        self.calls.append(1)
+        CALLS.append(1)
         return self.function(self, inputs, self.layers(inputs))
 
 
@@ -119,8 +121,8 @@ FOOLING = {
     "one row": (lambda net, x, y: y * 2 if len(x) == 1 else y, OTHER),
     "an odd number of rows": (lambda net, x, y: y * (1 + len(x) % 2), OTHER),
     "the clock": (lambda net, x, y: y + 1e-3 * (time.perf_counter_ns() % 2), OTHER),
-    "later calls": (lambda net, x, y: y * 2 if len(net.calls) > 5 else y, OTHER),
-    "alternate calls": (lambda net, x, y: y * (1 + 1e-3 * (len(net.calls) % 2)), OTHER),
+    "later calls": (lambda net, x, y: y * 2 if len(CALLS) % 40 > 20 else y, OTHER),
+    "alternate calls": (lambda net, x, y: y * (1 + 1e-3 * (len(CALLS) % 2)), OTHER),
     "an export": (
         lambda net, x, y: y * 2 if torch.jit.is_tracing() else y,
         "save: ONNX Runtime and PyTorch predict different values",
