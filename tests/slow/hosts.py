@@ -34,7 +34,7 @@ class Host:
 
     def __init__(self, name: str, folder: Path, switch: "Host | None" = None) -> None:
         self.name, self.folder, self.switch = name, folder, switch
-        user = [f"{word}" for word in (*USER, "--map-root-user") if USER and not switch]
+        user = [*USER, "--map-root-user"] if USER and not switch else []
         spaces = ["--net", "--uts", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child"]
         words = ["unshare", *user, *spaces, "sh", "-c", BOOT, name, str(folder.parent / "hosts")]
         self.boot = subprocess.Popen(
@@ -117,3 +117,32 @@ def three_hosts(folder: Path, project: Path, delay_seconds: float = 0) -> Iterat
             host.ip("address", "add", f"{address}/24", "dev", "eth0")
             host.ip("link", "set", "eth0", "up")
         yield hosts
+
+
+def by_number(num_hosts, number):
+    """The options of docs/scale.md."""
+    return (
+        f"--nnodes={num_hosts} --node-rank={number} --nproc-per-node=1"
+        " --master-addr=host1 --master-port=29500"
+    )
+
+
+def by_name(num_hosts, _number):
+    """The options of docs/scale.md for hosts that find their numbers themselves."""
+    return (
+        f"--nnodes={num_hosts} --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint=host1:29400"
+    )
+
+
+def start(hosts, options=by_number):
+    """Start DVC on the first host and torchrun on the others, with other numbers of threads."""
+    processes = []
+    for number, host in enumerate(hosts):
+        words = options(len(hosts), number)
+        environment = {"OMP_NUM_THREADS": str(number + 1), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+        if number == 0:
+            process = host.start("dvc", "repro", "train", TORCHRUN=words, **environment)
+        else:
+            process = host.start("torchrun", *words.split(), "-m", "stages.train", **environment)
+        processes.append(process)
+    return processes
