@@ -21,7 +21,7 @@ MAX_FRAME_BYTES = 60_000  # of the slow switch: Python passes few frames a secon
 USER = [] if os.geteuid() == 0 else ["--user"]
 BOOT = """
 hostname "$0" && mount --bind "$1" /etc/hosts && ip link set lo up && echo ready &&
-exec sleep infinity
+exec cat
 """
 
 
@@ -39,6 +39,7 @@ class Host:
         words = ["unshare", *user, *spaces, "sh", "-c", BOOT, name, str(folder.parent / "hosts")]
         self.boot = subprocess.Popen(
             [*(switch.inside() if switch else []), *words],
+            stdin=subprocess.PIPE,  # it closes when this process ends, and the host ends
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -36,10 +36,11 @@ def new_port(name: str) -> int:
 
 
 def receive(port: int, frames: SimpleQueue, port_of: dict[bytes, int], delay: float) -> None:
-    while True:
-        frame = os.read(port, MAX_FRAME_BYTES)
-        port_of[frame[6:12]] = port
-        frames.put((time.monotonic() + delay, frame))
+    with suppress(OSError):  # until the host ends
+        while True:
+            frame = os.read(port, MAX_FRAME_BYTES)
+            port_of[frame[6:12]] = port
+            frames.put((time.monotonic() + delay, frame))
 
 
 def pass_on(port: int, frames: SimpleQueue, port_of: dict[bytes, int], ports: list[int]) -> None:

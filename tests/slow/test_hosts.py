@@ -4,18 +4,20 @@ import os
 import shutil
 import time
 
+import psutil
 import pytest
 
 from tests.conftest import command, contents, copy_project
 from tests.slow.hosts import NAMES, by_name, start, three_hosts
 
 EPOCHS = 1000
-MAX_STOP_SECONDS = 40  # the silence of 5 s below, and the end of torchrun and DVC on a busy machine
+SILENCE_SECONDS = 5
+MAX_STOP_SECONDS = 40  # also for the end of torchrun and DVC, on a busy machine
 CHANGES = {
     "params.yaml": [
         ("rows: 1000 ", "rows: 1000000 "), (" epochs: 200", f" epochs: {EPOCHS}"),
     ],
-    "stages/training/ranks.py": [("SILENCE_SECONDS = 60", "SILENCE_SECONDS = 5")],
+    "stages/training/ranks.py": [("SILENCE_SECONDS = 60", f"SILENCE_SECONDS = {SILENCE_SECONDS}")],
     "stages/training/checkpoint.py": [("INTERVAL_SECONDS = 2.0", "INTERVAL_SECONDS = 0.2")],
 }  # fmt: skip
 
@@ -59,8 +61,21 @@ def replace(path, *replacements):
     path.write_text(text)
 
 
-def test_three_hosts_train_the_model_of_one_process(hosts, expected):
+def wait_for_checkpoint(host, process):
+    while not any((host.folder / ".resume").glob("*.pt")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def test_three_hosts_train_the_model_of_one_process_and_wait_for_a_slow_one(hosts, expected):
     processes = start(hosts, by_name)
+    wait_for_checkpoint(hosts[0], processes[0])
+    slow = psutil.Process(processes[2].pid).children(recursive=True)
+    for process in slow:
+        process.suspend()
+    time.sleep(SILENCE_SECONDS + 3)
+    for process in slow:
+        process.resume()
     for process in processes:
         printed, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
@@ -76,9 +91,7 @@ def test_three_hosts_train_the_model_of_one_process(hosts, expected):
 @pytest.mark.parametrize("event", ["cut_off", "kill"])
 def test_hosts_stop_when_one_is_lost_and_the_others_can_go_on(hosts, expected, event):
     processes = start(hosts)
-    while not any((hosts[0].folder / ".resume").glob("*.pt")):
-        assert processes[0].poll() is None, processes[0].communicate()
-        time.sleep(0.01)
+    wait_for_checkpoint(hosts[0], processes[0])
     getattr(hosts[2], event)()
     start_seconds = time.monotonic()
     for process in processes[:2]:
