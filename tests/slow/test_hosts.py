@@ -70,12 +70,10 @@ def wait_for_checkpoint(host, process):
 def test_three_hosts_train_the_model_of_one_process_and_wait_for_a_slow_one(hosts, expected):
     processes = start(hosts, by_name)
     wait_for_checkpoint(hosts[0], processes[0])
-    slow = psutil.Process(processes[2].pid).children(recursive=True)
-    for process in slow:
-        process.suspend()
+    _torchrun, rank = psutil.Process(processes[2].pid).children(recursive=True)
+    rank.suspend()
     time.sleep(SILENCE_SECONDS + 3)
-    for process in slow:
-        process.resume()
+    rank.resume()
     for process in processes:
         printed, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
