@@ -63,6 +63,7 @@ bench: .venv/tested  ## measure the pipeline and training beside their peers
 	python tests/benchmarks/training.py
 	python tests/benchmarks/resume.py
 	python tests/benchmarks/sharing.py
+	python tests/benchmarks/hosts.py
 
 .venv/installed: requirements.txt requirements-run.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'

@@ -124,15 +124,19 @@ def refusal(read: Callable[..., object]) -> Callable[..., str]:
     return sentence
 
 
-def command(folder: Path, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in ``folder`` as a user would, with this environment's programs first."""
+def user_environment() -> dict[str, str]:
+    """The environment of a user who has activated this environment."""
     environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PYTHON", "PYTEST", "ATEN", "MKL", "OMP", "DVC", "GIT"))
     }
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    environment |= options.pop("environment", {})
+    return environment | {"PATH": f"{Path(sys.executable).parent}:{environment['PATH']}"}
+
+
+def command(folder: Path, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command in ``folder`` as a user would, with this environment's programs first."""
+    environment = user_environment() | options.pop("environment", {})
     return subprocess.run(
         words, cwd=folder, env=environment, capture_output=True, text=True, check=False, **options
     )

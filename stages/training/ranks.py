@@ -2,10 +2,12 @@
 
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from stages.rows.ordered_sum import NUM_GROUPS, Vector, add_groups, groups, sum_
 
 # A large network has fewer groups: what the ranks exchange is some numbers for each of its weights.
 MIN_GROUPS, MAX_SHARED_VALUES = 8, 2**20
+SILENCE_SECONDS = 60  # of a host's kernel, which answers however long a step takes
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,15 @@ class Ranks:
         """
         if self.num_ranks == 1:
             return
-        all_ranks: list[dict[str, bytes]] = [{}] * self.num_ranks
-        distributed.all_gather_object(all_ranks, dict(digests))
+        all_ranks: list[tuple[str, dict[str, bytes]]] = [("", {})] * self.num_ranks
+        distributed.all_gather_object(all_ranks, (socket.gethostname(), dict(digests)))
+        first_host, first_digests = all_ranks[0]
         faults = [
-            f"train: rank {rank} and rank 0 differ in the {name}. Make it the same on all hosts."
-            for rank, theirs in enumerate(all_ranks)
+            f"train: rank {rank} (on {host}) and rank 0 (on {first_host}) differ in the {name}."
+            " Make it the same on all hosts."
+            for rank, (host, theirs) in enumerate(all_ranks)
             for name, digest in theirs.items()
-            if digest != all_ranks[0][name]
+            if digest != first_digests[name]
         ]
         if faults:
             raise UserError("\n".join(faults))
@@ -101,6 +106,7 @@ def join_ranks() -> Iterator[Ranks]:
         return
     try:
         distributed.init_process_group("gloo")
+        _end_silent_connections()
     except (ValueError, RuntimeError) as error:
         raise UserError(
             "train: RANK is set, but the other ranks cannot be reached. Start this stage with"
@@ -111,6 +117,24 @@ def join_ranks() -> Iterator[Ranks]:
     except RuntimeError as error:
         if "gloo" not in str(error):
             raise
-        raise UserError(f"train: another rank has ended. See its message. ({error})") from None
+        raise UserError(
+            "train: another rank has ended, or its host does not answer. See its message."
+            f" ({error})"
+        ) from None
     finally:
         distributed.destroy_process_group()
+
+
+def _end_silent_connections() -> None:
+    """Let Linux end the connections to a host that is cut off; gloo alone waits for 30 minutes."""
+    seconds = SILENCE_SECONDS // 5
+    for path in Path("/proc/self/fd").glob("*"):
+        if path.is_socket():
+            with suppress(OSError), socket.socket(fileno=os.dup(int(path.name))) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in (
+                    (socket.TCP_KEEPIDLE, seconds),
+                    (socket.TCP_KEEPINTVL, seconds),
+                    (socket.TCP_USER_TIMEOUT, 1000 * SILENCE_SECONDS),
+                ):
+                    connection.setsockopt(socket.IPPROTO_TCP, option, value)

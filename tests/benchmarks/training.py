@@ -20,7 +20,7 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def table(job: Job) -> tuple[np.ndarray, np.ndarray]:
     return inputs, inputs.sum(axis=1, keepdims=True) + noise
 
 
-def ours(job: Job, numerics: str) -> Epochs:
+def ours(job: Job, numerics: str, ranks: Any = None) -> Epochs:
     import torch
     import yaml
 
@@ -77,6 +77,7 @@ def ours(job: Job, numerics: str) -> Epochs:
     from stages.training.checkpoint import Checkpoint
     from stages.training.ranks import Ranks
 
+    ranks = ranks or Ranks()
     set_numerics(numerics)
     names = [f"x{i}" for i in range(job.features)]
     settings = yaml.safe_load(Path("params.yaml").read_text())["train"] | {
@@ -98,8 +99,8 @@ def ours(job: Job, numerics: str) -> Epochs:
         params = TrainParams.model_validate(settings | {"epochs": count})
         with tempfile.TemporaryDirectory() as folder:
             os.environ["DVC_ROOT"] = folder
-            with Checkpoint(params, device, [], Ranks()) as checkpoint:
-                train.train(params, model, *splits, Ranks(), checkpoint)
+            with Checkpoint(params, device, [], ranks) as checkpoint:
+                train.train(params, model, *splits, ranks, checkpoint)
 
     return epochs
 

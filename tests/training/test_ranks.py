@@ -128,7 +128,9 @@ def test_ranks_that_differ_refuse_to_start_and_name_what_differs(tmp_path, path,
     for process in ranks:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1
-        assert f"train: rank 1 and rank 0 differ in the {named}. Make" in errors
+        host = socket.gethostname()
+        sentence = f"train: rank 1 (on {host}) and rank 0 (on {host}) differ in the {named}. Make"
+        assert sentence in errors
         assert errors.count("train: rank") == 1
     assert not (folders[0] / "models/trained").exists()
 
@@ -144,7 +146,7 @@ def test_a_rank_that_dies_ends_the_others_with_a_sentence(tmp_path, victim, rows
     _, errors = ranks[1 - victim].communicate(timeout=30)
     ranks[victim].communicate()
     assert ranks[1 - victim].returncode == 1
-    assert errors.splitlines()[-1].startswith("train: another rank has ended. See its message.")
+    assert errors.splitlines()[-1].startswith("train: another rank has ended, or its host")
     assert "Traceback" not in errors
     assert not (folder / "models/trained").exists()
 
