@@ -182,3 +182,14 @@ def quick(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         end = command(folder, *words)
         assert end.returncode == 0, end.stderr
     return folder
+
+
+@pytest.fixture
+def settings_come_back(monkeypatch):
+    """Undo what choosing an accelerator sets for the whole process."""
+    import torch  # noqa: PLC0415 (most programs that import this file do not need it)
+
+    yield
+    torch.use_deterministic_algorithms(mode=False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)

@@ -20,16 +20,10 @@ from tests.stand_in import NUM_ACCELERATORS, copies_to_host, stand_in
 on_accelerator = pytest.mark.skipif(not NUM_ACCELERATORS, reason="no accelerator on this machine")
 on_stand_in = pytest.mark.skipif(NUM_ACCELERATORS, reason="PyTorch allows one kind of accelerator")
 
+pytestmark = pytest.mark.usefixtures("settings_come_back")
+
 NETWORK = {"train.hidden": [8], "train.optimizer": "adam", "train.epochs": 3}
 MANY_BLOCKS = {"prepare.rows": 30_000, "prepare.validation": 0.3}
-
-
-@pytest.fixture(autouse=True)
-def settings_come_back(monkeypatch):
-    yield
-    torch.use_deterministic_algorithms(mode=False)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.benchmarks.training import JOBS as TRAINING_JOBS
 from tests.benchmarks.training import Job, ours, processor
 from tests.conftest import command, copy_project, user_environment
 from tests.slow.hosts import Host, by_number, start, three_hosts
@@ -26,8 +27,7 @@ RANKS = {  # ranks, threads of each
     "3 ranks": (3, 1), "4 ranks": (4, 1),
 }  # fmt: skip
 JOBS = {
-    "10⁷ × 1, line": Job(10_000_000, 1, (), None, 20),
-    "10⁶ × 10, 64-64": Job(1_000_000, 10, (64, 64), None, 2),
+    **{name: TRAINING_JOBS[name] for name in ("10⁷ × 1, line", "10⁶ × 10, 64-64")},
     "10⁶ × 10, line, batch 65,536": Job(1_000_000, 10, (), 65_536, 1),
 }
 LARGER_JOBS = {

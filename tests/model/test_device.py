@@ -4,19 +4,13 @@ import torch
 from stages.base.errors import UserError
 from stages.model.device import choose_device, set_numerics
 
+pytestmark = pytest.mark.usefixtures("settings_come_back")
+
 
 def pretend(monkeypatch, kind, count):
     device = None if kind is None else torch.device(kind)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: device)
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
-
-
-@pytest.fixture(autouse=True)
-def settings_come_back(monkeypatch):
-    yield
-    torch.use_deterministic_algorithms(mode=False)
-    torch.utils.deterministic.fill_uninitialized_memory = True
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
 
 
 @pytest.mark.parametrize(
