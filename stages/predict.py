@@ -29,7 +29,6 @@ from stages.tables.cells import BOOLEANS, THOUSANDS, CellParser, Found, require_
 from stages.tables.table import Batch, Table, listed, require_columns
 from stages.tables.table_output import Write, table_output
 
-SUFFIX = "_predicted"
 GROUP_ROWS = 16  # kernels compute an incomplete last group of rows in another way
 MESSAGES = (
     "missing cells are filled as in training",
@@ -37,7 +36,6 @@ MESSAGES = (
     "rows have no prediction, because of cells that the model cannot use",
     "the model extrapolates, because values are outside the ranges of the training rows",
 )
-Counts = list[NDArray[np.int_]]  # for each message, how many rows, by column
 
 
 def main() -> None:
@@ -52,12 +50,12 @@ def main() -> None:
     table = Table(arguments.table, arguments.delimiter)
     columns = columns_of(release.model.features, release.model.categories)
     require_columns(str(table.path), table.names, columns, "Correct the names")
-    output = f"{release.model.target}{SUFFIX}"
-    if output in table.names:
-        raise UserError(f"{table.path}: a column is named `{output}`. Rename it.")
+    names = [*table.names, f"{release.model.target}_predicted"]
+    if names[-1] in table.names:
+        raise UserError(f"{table.path}: a column is named `{names[-1]}`. Rename it.")
     same = table.delimiter if arguments.output == "-" else arguments.delimiter
     signs = arguments.output_delimiter or same, arguments.output_decimal or arguments.decimal
-    with table_output(arguments.output, [*table.names, output], *signs) as write:
+    with table_output(arguments.output, names, *signs) as write:
         predict_table(release, table, columns, arguments, write)
 
 
@@ -70,14 +68,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("release", type=Path, help="folder of the release, such as models/release")
-    formats = ".csv, .tsv or .parquet"
-    add("table", type=Path, help=f"a {formats} file (text also .gz or .zst), or a folder of them")
-    output_help = f"the {formats} file to write; default: CSV on the standard output"
-    add("--output", default="-", metavar="FILE", help=output_help)
+    add("table", type=Path, help="a .csv, .tsv or .parquet file (also .gz, .zst), or a folder")
+    add("--output", default="-", metavar="FILE", help="file to write (default: CSV on stdout)")
     add("--delimiter", type=delimiter, help="between cells of CSV (default: as in training)")
     add("--decimal", choices=".,", help="decimal sign of the table (default: as in training)")
-    groups_help = "sign between groups of three digits; '' for none (default: as in training)"
-    add("--thousands", choices=["", *THOUSANDS], help=groups_help)
+    add("--thousands", choices=["", *THOUSANDS], help="between groups of three digits, or ''")
     add("--output-delimiter", type=delimiter, help="of the output (default: as the table)")
     add("--output-decimal", choices=".,", help="of the output (default: as the table)")
     add("--skip-faulty", action="store_true", help="a row with a faulty cell gets no prediction")
@@ -109,14 +104,14 @@ def predict_table(
     lowest, highest = np.array([(column.minimum, column.maximum) for column in inputs]).T
 
     @torch.inference_mode()  # inference mode holds for its thread only
-    def predicted(batch: Batch) -> tuple[Batch, NDArray[Any], NDArray[np.bool_], Counts]:
+    def predicted(batch: Batch) -> tuple[Batch, NDArray[Any], NDArray[np.bool_], Any]:
         numbers, is_missing = read([batch.columns[place] for place in places])
         is_faulty = ~np.isfinite(numbers)
         numbers[is_faulty] = 0
         rows = torch.from_numpy(encode(numbers, columns, model.categories))
         is_outside = (rows.numpy() < lowest) | (rows.numpy() > highest)
-        padding = -len(rows) % GROUP_ROWS
-        predictions = model(functional.pad(rows, (0, 0, 0, padding)))[: len(rows), 0]
+        whole_groups = functional.pad(rows, (0, 0, 0, -len(rows) % GROUP_ROWS))
+        predictions = model(whole_groups)[: len(rows), 0]
         is_lost = ~predictions.isfinite().numpy()
         is_faulty[is_lost, np.abs(numbers[is_lost]).argmax(axis=1)] = True
         is_outside[is_faulty.any(axis=1)] = False
@@ -124,10 +119,11 @@ def predict_table(
         return batch, predictions.numpy(), is_faulty, [cells.sum(axis=0) for cells in kinds]
 
     found = {column: Found() for column in columns}
-    num_rows, totals = 0, [np.zeros(len(names), int) for names in (*3 * [columns], model.features)]
-    with Progress("predict", 1, file=sys.stderr) as progress:
-        batches = table.batches(table.names)
-        for batch, predictions, is_faulty, counts in in_order(predicted, batches):
+    named = [*3 * [columns], model.features]  # the counts of each message are by these names
+    num_rows, totals = 0, [np.zeros(len(names), int) for names in named]
+    with Progress("predict", 1) as progress:
+        batches = in_order(predicted, table.batches(table.names))
+        for batch, predictions, is_faulty, counts in batches:
             for faulty, place, cells in zip(found.values(), places, is_faulty.T, strict=True):
                 faulty.add(cells, batch.columns[place], batch)
             num_rows += len(predictions)
@@ -138,8 +134,7 @@ def predict_table(
                 write([*batch.columns, pc.if_else(is_skipped, None, arrow_column(predictions))])
     if not arguments.skip_faulty:
         require_no_faults([fault_of(found[name], name, release) for name in columns])
-    for message, total in zip(MESSAGES, totals, strict=True):
-        names = columns if len(total) == len(columns) else model.features
+    for message, names, total in zip(MESSAGES, named, totals, strict=True):
         pairs = zip(names, total.tolist(), strict=True)
         listing = ", ".join(f"`{name}` in {count}" for name, count in pairs if count)
         if listing:
@@ -181,13 +176,13 @@ def number_of_text(column: str, release: Release) -> Callable[[str], float]:
 
     A category becomes its index. True and false are 1 and 0 if training had no other numbers.
     """
-    categories = release.model.categories.get(column)
-    if categories is not None:
+    if column in release.model.categories:
+        categories = release.model.categories[column]
         known = {text: float(index) for index, text in enumerate(categories)}
         return lambda text: known.get(text, np.nan)
-    [item] = [item for item in release.manifest.inputs if item.name == column]
-    is_boolean = {item.minimum, item.maximum} <= {0, 1}
-    return lambda text: BOOLEANS.get(text.lower(), np.nan) if is_boolean else np.nan
+    ranges = {item.name: {item.minimum, item.maximum} for item in release.manifest.inputs}
+    booleans = BOOLEANS if ranges[column] <= {0, 1} else {}
+    return lambda text: booleans.get(text.lower(), np.nan)
 
 
 def fault_of(faulty: Found, column: str, release: Release) -> str | None:

@@ -104,9 +104,8 @@ def train(
 
     def block_loss(block: ScaledRows) -> Tensor:
         progress.add(block.num_rows * ranks.num_ranks)
-        rows = block.to(device)
-        predictions = network(rows.inputs)  # 1. forward pass
-        return loss_function(predictions, rows.targets)  # 2. loss
+        predictions = network(block.inputs)  # 1. forward pass
+        return loss_function(predictions, block.targets)  # 2. loss
 
     def loss_of(rows: ScaledRows) -> Tensor:
         return mean_loss(block_loss, rows.blocks(size), parameters, ranks)

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from stages.base.errors import UserError, cut
 from stages.base.files import PARAMS
-from stages.base.strict_model import StrictModel
 from stages.base.yaml12 import read_yaml
 
 LARGEST = 1e300  # of numbers; float64 still holds sums and multiples of them
@@ -50,6 +49,12 @@ Columns = Annotated[
     list[str],
     _must("name at least one column, and each once", lambda names: 0 < len(names) == len({*names})),
 ]
+
+
+class StrictModel(BaseModel):
+    """A schema that accepts exactly its keys, with values of exactly their types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class PrepareParams(StrictModel):
@@ -125,7 +130,9 @@ def load_params() -> Params:
     """
     try:
         params = Params.model_validate(read_yaml(PARAMS))
-        sentences = [*_prepare_conflicts(params.prepare), *_train_conflicts(params)]
+        has_validation = params.prepare.validation > 0
+        sentences = [*_prepare_conflicts(params.prepare)]
+        sentences += _train_conflicts(params.train, has_validation)
     except ValidationError as error:
         sentences = [_sentence(fault) for fault in error.errors()]
     if sentences:
@@ -134,12 +141,10 @@ def load_params() -> Params:
 
 
 def declared_keys() -> list[str]:
-    """Every key of params.yaml, as `section.key`, in the schema's order."""
-    keys = []
-    for name, field in Params.model_fields.items():
-        section = getattr(field.annotation, "model_fields", {})
-        keys += [name, *(f"{name}.{key}" for key in section)]
-    return keys
+    """Every key of params.yaml, as `section` or `section.key`."""
+    fields = Params.model_fields.items()
+    sections = {name: getattr(field.annotation, "model_fields", {}) for name, field in fields}
+    return [*sections, *(f"{name}.{key}" for name, keys in sections.items() for key in keys)]
 
 
 def _prepare_conflicts(prepare: PrepareParams) -> Iterator[str]:
@@ -147,10 +152,8 @@ def _prepare_conflicts(prepare: PrepareParams) -> Iterator[str]:
     held_out = prepare.validation + prepare.test
     if held_out >= 1:
         yield f"`prepare.validation` + `prepare.test` must be less than 1. Got {held_out:g}."
-    if prepare.features and prepare.target in prepare.features:
-        yield f"`prepare.features` must not name the target, `{prepare.target}`. Remove it there."
-    for key in ("exclude", "categories"):
-        if prepare.target in getattr(prepare, key):
+    for key in ("features", "exclude", "categories"):
+        if prepare.target in (getattr(prepare, key) or []):
             yield f"`prepare.{key}` must not name the target, `{prepare.target}`. Remove it there."
     if both := sorted({*(prepare.features or [])} & {*prepare.exclude}):
         yield f"`prepare.exclude` must not name a feature, `{both[0]}`. Remove it in one place."
@@ -158,16 +161,16 @@ def _prepare_conflicts(prepare: PrepareParams) -> Iterator[str]:
         yield f'`prepare.thousands` and `prepare.decimal` must differ. Got "{prepare.decimal}".'
 
 
-def _train_conflicts(params: Params) -> Iterator[str]:
-    prepare, train = params.prepare, params.train
-    if train.optimizer != "sgd" and train.momentum:
-        yield f"`train.momentum` must be 0 unless the optimizer is sgd. Got {train.momentum}."
-    if train.optimizer == "lbfgs" and train.weight_decay:
-        yield f"`train.weight_decay` must be 0 for the optimizer lbfgs. Got {train.weight_decay}."
-    if train.optimizer == "lbfgs" and train.batch_size:
-        yield f"`train.batch_size` must be null for the optimizer lbfgs. Got {train.batch_size}."
-    if train.patience and prepare.validation == 0:
-        yield f"`train.patience` must be null if `prepare.validation` is 0. Got {train.patience}."
+def _train_conflicts(train: TrainParams, has_validation: bool) -> Iterator[str]:
+    is_lbfgs = train.optimizer == "lbfgs"
+    for key, rule, applies in (
+        ("momentum", "0 unless the optimizer is sgd", train.optimizer != "sgd"),
+        ("weight_decay", "0 for the optimizer lbfgs", is_lbfgs),
+        ("batch_size", "null for the optimizer lbfgs", is_lbfgs),
+        ("patience", "null if `prepare.validation` is 0", not has_validation),
+    ):
+        if applies and getattr(train, key):
+            yield f"`train.{key}` must be {rule}. Got {getattr(train, key)}."
 
 
 def _sentence(fault: ErrorDetails) -> str:

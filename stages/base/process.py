@@ -5,8 +5,8 @@ import io
 import sys
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import stages
 from stages.base.errors import UserError, is_out_of_memory
@@ -26,7 +26,10 @@ def run(main: Callable[[], None]) -> None:
     gc.freeze()  # what is imported stays; the collector need not look at it again
     gc.enable()
     try:
-        _note_inputs()
+        for path in files_in(CODE):  # perhaps old code was imported; a later time is a wrong one
+            if stages.START_SECONDS < path.stat().st_ctime <= time.time():
+                sys.exit(f"{path} changed while the stage started. Run the stage again.")
+        _noted.update(_inputs())
         main()
     except UserError as error:
         sys.exit(str(error))
@@ -40,12 +43,9 @@ def run(main: Callable[[], None]) -> None:
 
 
 def require_same_inputs() -> None:
-    """Check, before outputs appear, that no input has changed since the stage started.
+    """Raise UserError if an input has changed since the stage started; call before outputs appear.
 
     DVC records the inputs as they are when the stage ends. The stage must have read the same ones.
-
-    Raises:
-        UserError: Naming the first three inputs that have changed.
     """
     now = _inputs() if _noted else {}
     changed = sorted(name for name in _noted | now if _noted.get(name) != now.get(name))
@@ -57,34 +57,22 @@ def require_same_inputs() -> None:
         )
 
 
-def _note_inputs() -> None:
-    now = time.time()  # a file with a later time is older than a clock that was set back
-    for path in files_in(CODE):
-        if stages.START_SECONDS < path.stat().st_ctime <= now:  # perhaps the old code was imported
-            raise UserError(f"{path} changed while the stage started. Run the stage again.")
-    _noted.update(_inputs())
-
-
 def _inputs() -> dict[str, object]:
     """What dvc.yaml lists for this stage: the content of files, and the values of parameters."""
     pipeline = read_yaml(PIPELINE) if PIPELINE.exists() else {}
     listed = pipeline.get("stages", {}).get(_stage(), {})
-    files = [file for path in listed.get("deps", []) for file in files_in(Path(path))]
-    inputs = {str(file): _content(file) for file in files}
-    params = read_yaml(PARAMS) if listed else {}
+    inputs: dict[str, object] = {}
+    for file in chain.from_iterable(files_in(Path(path)) for path in listed.get("deps", [])):
+        status = file.stat()
+        inputs[str(file)] = status.st_size, status.st_mtime_ns
+        if status.st_size <= MAX_HASHED_BYTES:  # Git writes it again, with another time
+            inputs[str(file)] = sha256(file)
     for key in listed.get("params", []):
-        value: Any = params
+        value = read_yaml(PARAMS)
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         inputs[f"`{key}` in {PARAMS}"] = value
     return inputs
-
-
-def _content(file: Path) -> object:
-    """A small file's hash, because Git rewrites files for a moment; else its size and time."""
-    status = file.stat()
-    is_small = status.st_size <= MAX_HASHED_BYTES
-    return sha256(file) if is_small else (status.st_size, status.st_mtime_ns)
 
 
 def _stage() -> str:

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
 from stages.base.errors import UserError, cut
-from stages.base.params import TrainParams
-from stages.base.strict_model import StrictModel
+from stages.base.params import StrictModel, TrainParams
 
 METADATA = "model"  # the only metadata key: safetensors writes two in random order
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stages.base.files import sha256
-from stages.base.strict_model import StrictModel
+from stages.base.params import StrictModel
 
 MANIFEST = "model.json"
 MODEL = "model.safetensors"

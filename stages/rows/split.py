@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from stages.base.errors import UserError, is_out_of_memory
 from stages.base.files import STATISTICS
-from stages.base.strict_model import StrictModel
+from stages.base.params import StrictModel
 
 SPLITS = ("train", "validation", "test")
 LABELS_AT_ONCE = 2**16

@@ -28,12 +28,10 @@ from stages.base.params import TrainParams
 from stages.model.model import RECORDED_VERSIONS
 from stages.training.ranks import Ranks
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 INTERVAL_SECONDS = 2.0
 MAX_SAVING_FRACTION = 0.02  # of the time
 KEPT_SECONDS = 30 * 24 * 3600  # after the last save
 RETRY_SECONDS = 60.0  # after a checkpoint could not be written
-NUM_DIGEST_BYTES = 32
 
 History = list[tuple[int, float, float | None]]  # epoch, train_loss, validation_loss
 
@@ -94,10 +92,9 @@ class Checkpoint:
     def __init__(
         self, params: TrainParams, device: torch.device, data: Sequence[Path], ranks: Ranks
     ) -> None:
+        code = [f"{path.relative_to(CODE)} {sha256(path)}" for path in files_in(CODE)]
         parts = {  # everything that decides the result, by a name for users
-            "code in stages/": [
-                f"{path.relative_to(CODE)} {sha256(path)}" for path in files_in(CODE)
-            ],
+            "code in stages/": code,
             "content of data/prepared": [sha256(path) for path in data],
             "`train` section in params.yaml": [params.model_dump_json()],
             "kind of device": [device.type],
@@ -108,16 +105,16 @@ class Checkpoint:
         }
         ranks.require_equal(digests)
         self._fingerprint = hashlib.sha256(b"".join(digests.values())).digest()
-        # An experiment in a copy of the project uses the folder of the original.
-        folder = Path(os.environ.get("DVC_ROOT", "."), ".resume")
-        self._path = folder / f"{self._fingerprint.hex()[:32]}.pt"
+        # DVC runs an experiment in a copy of the project; its checkpoint lies in the original.
+        root = os.environ.get("DVC_ROOT", ".")
+        self._path = Path(root, ".resume", f"{self._fingerprint.hex()[:32]}.pt")
         self._ranks = ranks
         self._next_save = time.monotonic() + INTERVAL_SECONDS
-        self._signal = 0
+        self._signal: signal.Signals | None = None
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for signum in SIGNALS:
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(signum) != signal.SIG_IGN:  # nohup ignores SIGHUP; respect that
                 self._handlers[signum] = signal.signal(signum, self._note_signal)
         return self
@@ -130,10 +127,16 @@ class Checkpoint:
 
     def restore(self, state: State) -> None:
         """Continue from the checkpoint of a training with the same fingerprint, if there is one."""
-        content = self._ranks.broadcast(self._read() if self._ranks.rank == 0 else b"")
+        is_first, saved = self._ranks.rank == 0, b""
+        if is_first and self._path.exists():
+            saved = self._path.read_bytes()
+            if saved[:32] != self._digest(saved[32:]):
+                print(f"train: {self._path} is damaged. Training starts anew.", file=sys.stderr)
+                saved = b""
+        content = self._ranks.broadcast(saved[32:])
         if content:
             state.restore(content)
-            if self._ranks.rank == 0:
+            if is_first:
                 print(f"train: resumed at {state}", flush=True)
 
     def save_if_due(self, state: State) -> None:
@@ -156,8 +159,7 @@ class Checkpoint:
         if self._signal:
             signal.signal(self._signal, signal.SIG_DFL)
             with suppress(OSError):  # the terminal may be gone
-                name = signal.Signals(self._signal).name
-                print(f"\ntrain: stopped by {name}; {outcome}", flush=True)
+                print(f"\ntrain: stopped by {self._signal.name}; {outcome}", flush=True)
             os.kill(os.getpid(), self._signal)
 
     def delete(self) -> None:
@@ -170,18 +172,9 @@ class Checkpoint:
 
     def _note_signal(self, signum: int, _frame: FrameType | None) -> None:
         """Remember the signal; a second Ctrl-C ends the process at once."""
-        self._signal = signum
+        self._signal = signal.Signals(signum)
         if signum == signal.SIGINT and self._ranks.num_ranks == 1:  # torchrun sends a second one
             signal.signal(signum, signal.SIG_DFL)
-
-    def _read(self) -> bytes:
-        """Return what was saved; nothing if there is no checkpoint or it is damaged."""
-        content = self._path.read_bytes() if self._path.exists() else b""
-        digest, content = content[:NUM_DIGEST_BYTES], content[NUM_DIGEST_BYTES:]
-        if digest and digest != self._digest(content):
-            print(f"train: {self._path} is damaged. Training starts anew.", file=sys.stderr)
-            return b""
-        return content
 
     def _digest(self, content: bytes) -> bytes:
         return hashlib.sha256(self._fingerprint + content).digest()

@@ -35,11 +35,11 @@ def mean_loss(
         parameters: The network's parameters.
         ranks: Share the work.
     """
+    device, dtype = parameters[0].device, parameters[0].dtype
     if len(blocks) == 1:
         ranks.meet()  # otherwise this rank would not notice that another one has ended
-        return block_loss(blocks[0])
+        return block_loss(blocks[0].to(device))
     has_gradient = torch.is_grad_enabled()
-    device, dtype = parameters[0].device, parameters[0].dtype
     # The ranks add in the hosts' memory, and mps has no float64.
     is_added_by_cpu = device.type in {"cpu", "mps"} or ranks.num_ranks > 1
     one_at_a_time = nullcontext() if device.type == "cpu" else Lock()

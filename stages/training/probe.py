@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch import Tensor, nn, optim
 from torch.utils._python_dispatch import TorchDispatchMode
 
