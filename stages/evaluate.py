@@ -4,15 +4,13 @@ Run by `dvc repro`, or alone by `python -m stages.evaluate`. Reads params.yaml, 
 models/trained/; writes metrics/.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
-from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from stages.base.errors import UserError
@@ -31,7 +29,7 @@ from stages.base.process import require_same_inputs, run
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model, formula
 from stages.rows.categories import coefficient_names
-from stages.rows.predictions import scored_split, write_predictions
+from stages.rows.predictions import predictions_file, scored_split
 from stages.rows.split import SPLITS, Split, read_statistics
 from stages.scoring.figure import figure
 from stages.scoring.least_squares import LeastSquares, least_squares
@@ -67,12 +65,12 @@ def main() -> None:
         evaluation["learned"] = dict(zip(coefficient_names(model.features), line, strict=True))
     scored = Split(PREPARED / f"{scored_split(statistics)}.parquet")
     PLOTS.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=PLOTS) as predicted:  # of any size; it has no name
+    with predictions_file(scored.dtype) as keep:
         for name in SPLITS:
             split = Split(PREPARED / f"{name}.parquet")
             if split.num_rows:
-                kept = predicted if split.path == scored.path else None
-                found = scores(split, {"model": predict, "least_squares": optimum.predict}, kept)
+                predictors = {"model": predict, "least_squares": optimum.predict}
+                found = scores(split, predictors, keep if split.path == scored.path else None)
                 evaluation[name] = found["model"]
                 evaluation["least_squares"][name] = found["least_squares"]
         fit = sample_fit(scored, predict, optimum, params.evaluate.plot_rows)
@@ -81,7 +79,6 @@ def main() -> None:
         write_aside(FIGURE, drawn)
         write_aside(PLOTS / "fit.csv", fit.to_csv(index=False, lineterminator="\n").encode())
         write_json(EVALUATION, evaluation)
-        write_predictions(blocks_in(predicted, scored), scored.dtype)
     names = [model.features[column - 1] for column in optimum.kept[1:]]
     best = formula(names, model.target, optimum.coefficients[optimum.kept].tolist())
     print(f"evaluate: model: {model.describe()}; RMSE {list_errors(evaluation)}")
@@ -109,13 +106,6 @@ def describe(features: list[str], optimum: LeastSquares) -> dict[str, Any]:
 def list_errors(scored: Mapping[str, Any]) -> str:
     """List the RMSE of each split; the test rows, for the last look, stand last."""
     return ", ".join(f"{scored[name]['rmse']:.4g} {name}" for name in SPLITS if name in scored)
-
-
-def blocks_in(predicted: IO[bytes], split: Split) -> Iterator[NDArray[np.floating]]:
-    """Yield the predictions for all rows of ``split`` from a file of numbers, block by block."""
-    predicted.seek(0)
-    for _ in range(split.num_blocks):
-        yield np.fromfile(predicted, split.dtype, split.block_rows)
 
 
 def sample_fit(

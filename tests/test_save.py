@@ -24,7 +24,7 @@ from stages.base.files import (
 from stages.base.params import load_params
 from stages.model.model import Model
 from stages.release import export as exporting
-from stages.rows.predictions import write_predictions
+from stages.rows.predictions import predictions_file
 from tests.conftest import ROOT, command, contents
 
 SAVE = "import sys, stages.save; stages.save.main(); print('torch' in sys.modules)"
@@ -175,7 +175,8 @@ def test_onnx_that_predicts_other_values_is_not_released(released, change, monke
 def change_predictions(change):
     """Write the predictions again, changed, as if `evaluate` had predicted them."""
     table = pq.read_table(PREDICTIONS)
-    write_predictions([change(table["predicted"].to_numpy())], "float32")
+    with predictions_file("float32") as append:
+        append(change(table["predicted"].to_numpy()))
 
 
 def test_predictions_of_another_model_are_not_released(released):

@@ -1,6 +1,8 @@
 """The predictions for the rows of a split, with the hashes of the files that they belong to."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -18,21 +20,22 @@ def scored_split(statistics: Statistics) -> Literal["test", "train"]:
     return "test" if statistics.rows["test"] else "train"
 
 
-def write_predictions(blocks: Iterable[NDArray[np.floating]], dtype: str) -> None:
+@contextmanager
+def predictions_file(dtype: str) -> Iterator[Callable[[NDArray[np.floating]], None]]:
     """Write predictions.parquet: a column ``predicted``, with a row group for each block.
 
-    The file keeps the hashes of all that belongs to it, which must be written before.
-
-    Args:
-        blocks: The predictions for the rows of each block, in order, shape ``(rows,)``.
-        dtype: Their type.
+    Yield a function that appends the predictions for a block's rows, shape ``(rows,)``. At the end
+    of the ``with`` block, the file gets the hashes of all that belongs to it.
     """
-    schema = pa.schema([("predicted", pa.from_numpy_dtype(dtype))], metadata=_origin())
-    draft = PREDICTIONS.with_name(f".{PREDICTIONS.name}.draft")
-    with pq.ParquetWriter(draft, schema, compression="NONE", use_dictionary=False) as file:
-        for block in blocks:
-            file.write_batch(pa.record_batch([arrow_column(block)], schema=schema))
-    draft.replace(PREDICTIONS)
+    schema = pa.schema([("predicted", pa.from_numpy_dtype(dtype))])
+    draft = PREDICTIONS.with_name(f".{PREDICTIONS.name}.{os.getpid()}.draft")
+    try:
+        with pq.ParquetWriter(draft, schema, compression="NONE", use_dictionary=False) as file:
+            yield lambda rows: file.write_batch(pa.record_batch([arrow_column(rows)], schema))
+            file.add_key_value_metadata(_origin())
+        draft.replace(PREDICTIONS)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 class Predictions:
@@ -50,9 +53,9 @@ class Predictions:
             raise UserError(
                 f"{PREDICTIONS} does not hold predictions. Run `dvc repro --force evaluate`."
             ) from None
-        metadata = self._file.schema_arrow.metadata or {}
-        origin = {key.decode(): value.decode() for key, value in metadata.items()}
-        if origin != _origin() or self._file.metadata.num_rows != split.num_rows:
+        metadata = self._file.metadata
+        is_same = _origin().items() <= (metadata.metadata or {}).items()
+        if not is_same or metadata.num_rows != split.num_rows:
             raise UserError(
                 f"save: {EVALUATION}, {FIGURE} and {PREDICTIONS} were not made from {WEIGHTS} and"
                 f" {STATISTICS}. Run `dvc repro --force evaluate`."
@@ -64,7 +67,7 @@ class Predictions:
         return np.from_dlpack(column.chunk(0))[:, None]
 
 
-def _origin() -> dict[str, str]:
+def _origin() -> dict[bytes, bytes]:
     """Return the hashes of the files that must belong to the same model as the predictions."""
-    paths = {"figure": FIGURE, "scores": EVALUATION, "statistics": STATISTICS, "weights": WEIGHTS}
-    return {name: sha256(path) for name, path in paths.items()}
+    paths = {b"figure": FIGURE, b"scores": EVALUATION, b"rows": STATISTICS, b"weights": WEIGHTS}
+    return {name: sha256(path).encode() for name, path in paths.items()}

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import reduce
 from itertools import chain, islice
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,17 +19,18 @@ from stages.rows.split import Split
 
 Predict = Callable[[Tensor], Tensor]  # inputs (rows, features) → predictions (rows, 1)
 Scores = dict[str, float]
+Keep = Callable[[NDArray[np.floating]], None]
 
 
 def scores(
-    split: Split, predictors: Mapping[str, Predict], predicted: IO[bytes] | None = None
+    split: Split, predictors: Mapping[str, Predict], keep: Keep | None = None
 ) -> dict[str, Scores]:
     """Score every predictor on all rows of ``split``, block by block; each predicts once.
 
     Args:
         split: The rows.
         predictors: They predict in threads.
-        predicted: Where to append what the first predictor predicts for the rows, in their order.
+        keep: Called with what the first predictor predicts for each block's rows, in order.
 
     Returns:
         For each name: the number of rows; RMSE, mean absolute error and largest absolute error, in
@@ -59,15 +60,15 @@ def scores(
         progress.add(len(rows))
         with np.errstate(over="ignore", invalid="ignore"):  # it applies to one thread, too
             sums = column_sums(torch.cat(columns, dim=1).numpy())
-        return sums, [r.abs().max().item() for r in residuals], predictions[0].numpy()
+        return sums, [r.abs().max().item() for r in residuals], predictions[0][:, 0].numpy()
 
     largest: list[list[float]] = []
 
     def collect(scored: tuple[NDArray[np.float64], list[float], NDArray[np.floating]]) -> Any:
         sums, block_largest, predictions = scored
         largest.append(block_largest)
-        if predicted:
-            predictions.tofile(predicted)
+        if keep:
+            keep(predictions)
         return sums
 
     sums = map(collect, in_order(score, blocks))

@@ -38,6 +38,7 @@ def released(change, monkeypatch):
     """Run the four stages with a network; return the release."""
 
     def run(build, **changes):
+        CALLS.clear()
         monkeypatch.setattr(module, "build_network", lambda num_inputs, _params: build(num_inputs))
         change({"train.epochs": 3, "train.lr": 0.01} | changes)
         for stage in (prepare, train, evaluate, save):
