@@ -40,15 +40,10 @@ def remove(path: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write sorted, indented JSON, completely or not at all; refuse NaN and infinity."""
+    """Write sorted, indented JSON, completely or not at all; NaN and infinity raise ValueError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, to_json(content))
-
-
-def to_json(content: dict[str, Any]) -> bytes:
-    """Return sorted, indented JSON; NaN and infinity raise ValueError."""
     text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    return f"{text}\n".encode()
+    write_aside(path, f"{text}\n".encode())
 
 
 def write_aside(path: Path, content: bytes) -> None:
