@@ -52,8 +52,8 @@ def main() -> None:
         checkpoint = Checkpoint(params.train, device, data, ranks)
         TRAINED.parent.mkdir(exist_ok=True)
         rows = [load_rows(split, model, TRAINED.parent) for split in (training, validation)]
-        require_same_inputs()  # else a checkpoint would not be of what was read
-        with checkpoint:  # a signal lets the step end, saves, and ends the process
+        require_same_inputs()  # stop if they changed while they were read and hashed
+        with checkpoint:  # remembers signals; `save_if_due` acts on them
             history = train(params.train, model, rows[0], rows[1], ranks, checkpoint)
         if ranks.rank > 0:
             return
@@ -97,9 +97,9 @@ def train(
     device = model.input_mean.device
     state = State(network, optimizer)
     checkpoint.restore(state)  # continue from the checkpoint, if there is one
-    num_rows = training.num_rows + validation.num_rows
+    epoch_rows = training.num_rows + validation.num_rows
     progress = Progress(
-        "train", params.epochs * num_rows, state.epoch * num_rows, is_shown=ranks.rank == 0
+        "train", params.epochs * epoch_rows, state.epoch * epoch_rows, is_shown=ranks.rank == 0
     )
 
     def block_loss(block: ScaledRows) -> Tensor:
@@ -130,7 +130,7 @@ def train(
                 loss = optimizer.step(closure)  # 5. gradient descent
                 state.total_loss += loss * batch.num_rows
                 state.step += 1
-                checkpoint.save_if_due(state)  # every few seconds
+                checkpoint.save_if_due(state)  # every few seconds; after a signal, ends the process
             network.eval()
             validation_loss = None
             if validation.num_rows:
@@ -140,7 +140,7 @@ def train(
                     state.best_loss, state.best_epoch = validation_loss, epoch
                     state.best_network = copy.deepcopy(network.state_dict())
             state.end_epoch(training.num_rows, validation_loss)
-            progress.update(state.epoch * num_rows)
+            progress.update(state.epoch * epoch_rows)
             require_finite(params, *state.history[-1])
     if state.best_network:
         network.load_state_dict(state.best_network)
