@@ -4,7 +4,6 @@ Run by `dvc repro`, or alone by `python -m stages.evaluate`. Reads params.yaml, 
 models/trained/; writes metrics/.
 """
 
-from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -14,17 +13,8 @@ import torch
 from torch import Tensor
 
 from stages.base.errors import UserError
-from stages.base.files import (
-    EVALUATION,
-    FIGURE,
-    HISTORY,
-    PLOTS,
-    PREPARED,
-    WEIGHTS,
-    write_aside,
-    write_json,
-)
-from stages.base.params import TrainParams, load_params
+from stages.base.files import EVALUATION, FIGURE, HISTORY, PREPARED, WEIGHTS, to_json, write_aside
+from stages.base.params import load_params
 from stages.base.process import require_same_inputs, run
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model, formula
@@ -35,19 +25,15 @@ from stages.scoring.figure import figure
 from stages.scoring.least_squares import LeastSquares, least_squares
 from stages.scoring.scores import Predict, scores
 
-LOSS_LABELS = {
-    "mse": "mean squared error",
-    "mae": "mean absolute error",
-    "huber": "mean Huber loss",
-}
+LOSS_NAMES = {"mse": "squared error", "mae": "absolute error", "huber": "Huber loss"}
 MAX_PRINTED = 5  # dependent columns
 
 
 def main() -> None:
     params = load_params()
     set_numerics(params.train.numerics)
-    training = Split(PREPARED / "train.parquet")
-    statistics = read_statistics(training)
+    splits = {name: Split(PREPARED / f"{name}.parquet") for name in SPLITS}
+    statistics = read_statistics(splits["train"])
     model = Model.load(WEIGHTS)
     units = torch.from_numpy(statistics.units()).to(model.dtype)
     is_scaled_so = not model.params.standardize or torch.equal(torch.stack(model.units()), units)
@@ -59,26 +45,27 @@ def main() -> None:
     def predict(inputs: Tensor) -> Tensor:
         return model(inputs.to(device)).cpu()
 
-    optimum = least_squares(training, statistics)
+    optimum = least_squares(splits["train"], statistics)
     evaluation: dict[str, Any] = {"least_squares": describe(model.features, optimum)}
     if line := model.line():
         evaluation["learned"] = dict(zip(coefficient_names(model.features), line, strict=True))
-    scored = Split(PREPARED / f"{scored_split(statistics)}.parquet")
-    PLOTS.mkdir(parents=True, exist_ok=True)
+    scored = splits[scored_split(statistics)]
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
     with predictions_file(scored.dtype) as keep:
-        for name in SPLITS:
-            split = Split(PREPARED / f"{name}.parquet")
+        for name, split in splits.items():
             if split.num_rows:
                 predictors = {"model": predict, "least_squares": optimum.predict}
-                found = scores(split, predictors, keep if split.path == scored.path else None)
+                found = scores(split, predictors, keep if split is scored else None)
                 evaluation[name] = found["model"]
                 evaluation["least_squares"][name] = found["least_squares"]
         fit = sample_fit(scored, predict, optimum, params.evaluate.plot_rows)
-        drawn = figure(read_history(), fit, loss_label(model.params, model.target))
+        loss = LOSS_NAMES.get(model.params.loss, f"{model.params.loss} loss")
+        unit = "z-scores" if model.params.standardize else model.target
+        drawn = figure(pd.read_csv(HISTORY), fit, f"mean {loss} of {unit}")
         require_same_inputs()
         write_aside(FIGURE, drawn)
-        write_aside(PLOTS / "fit.csv", fit.to_csv(index=False, lineterminator="\n").encode())
-        write_json(EVALUATION, evaluation)
+        write_aside(FIGURE.with_name("fit.csv"), fit.to_csv(index=False).encode())
+        write_aside(EVALUATION, to_json(evaluation))
     names = [model.features[column - 1] for column in optimum.kept[1:]]
     best = formula(names, model.target, optimum.coefficients[optimum.kept].tolist())
     print(f"evaluate: model: {model.describe()}; RMSE {list_errors(evaluation)}")
@@ -103,7 +90,7 @@ def describe(features: list[str], optimum: LeastSquares) -> dict[str, Any]:
     return estimate | {key: columns for key, columns in left_out.items() if columns}
 
 
-def list_errors(scored: Mapping[str, Any]) -> str:
+def list_errors(scored: dict[str, Any]) -> str:
     """List the RMSE of each split; the test rows, for the last look, stand last."""
     return ", ".join(f"{scored[name]['rmse']:.4g} {name}" for name in SPLITS if name in scored)
 
@@ -139,19 +126,6 @@ def sample_fit(
         }
     )
     return fit.sort_values("x", kind="stable")
-
-
-def read_history() -> pd.DataFrame:
-    """Read the losses after each epoch, which `train` has written."""
-    if not HISTORY.exists():
-        raise UserError(f"{HISTORY} does not exist. Run `dvc repro`.")
-    return pd.read_csv(HISTORY)
-
-
-def loss_label(params: TrainParams, target: str) -> str:
-    """Name the loss and its unit."""
-    loss = LOSS_LABELS.get(params.loss, f"mean {params.loss} loss")
-    return f"{loss} of {'z-scores' if params.standardize else target}"
 
 
 if __name__ == "__main__":

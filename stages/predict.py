@@ -93,7 +93,6 @@ def predict_table(
     """Predict batch by batch, in all threads, and write the batches in order.
 
     The bits of a row's prediction do not depend on the other rows, or on the format of the table.
-    Messages count what was filled, what has no prediction, and where the model extrapolates.
 
     Raises:
         UserError: At the end, with a sentence for each column that has faulty cells.
@@ -164,8 +163,7 @@ def cells_reader(
             with np.errstate(over="ignore"):
                 numbers[:, index] = cells.with_texts(numbers_of[index])
             is_missing[:, index] = ~np.isfinite(cells.with_texts(lambda _: 0.0))
-            if column in fill:
-                numbers[is_missing[:, index], index] = fill[column]
+            numbers[is_missing[:, index], index] = fill.get(column, np.nan)
         return numbers, is_missing
 
     return read
@@ -177,8 +175,7 @@ def number_of_text(column: str, release: Release) -> Callable[[str], float]:
     A category becomes its index. True and false are 1 and 0 if training had no other numbers.
     """
     if column in release.model.categories:
-        categories = release.model.categories[column]
-        known = {text: float(index) for index, text in enumerate(categories)}
+        known = {text: index for index, text in enumerate(release.model.categories[column])}
         return lambda text: known.get(text, np.nan)
     ranges = {item.name: {item.minimum, item.maximum} for item in release.manifest.inputs}
     booleans = BOOLEANS if ranges[column] <= {0, 1} else {}

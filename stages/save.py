@@ -6,7 +6,6 @@ models/trained/ and data/prepared/; writes models/release/. It does not need PyT
 
 import math
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from stages.base.files import (
 from stages.base.outputs import output_folder
 from stages.base.params import SaveParams, load_params
 from stages.base.process import run
-from stages.model.signature import Signature, read_signature
+from stages.model.signature import read_signature
 from stages.release.card import card
 from stages.release.manifest import MANIFEST, MODEL, ONNX, Column, Manifest, describe_file
 from stages.release.proof import prove, tolerance
@@ -45,12 +44,11 @@ def main() -> None:
     with output_folder(RELEASE) as folder:
         shutil.copyfile(WEIGHTS, folder / MODEL)
         shutil.copyfile(FIGURE, folder / FIGURE.name)
-        signature = read_signature(folder / MODEL)
         if params.onnx:
             from stages.release.export import export  # noqa: PLC0415 (not for every release)
 
             (folder / ONNX).write_bytes(export(folder / MODEL))
-        manifest = build_manifest(folder, signature, statistics, params, evaluation)
+        manifest = build_manifest(folder, statistics, params, evaluation)
         write_json(folder / MANIFEST, manifest.model_dump())
         (folder / "README.md").write_text(card(manifest), encoding="utf-8")
         differences = prove(folder, split, predictions)
@@ -60,10 +58,10 @@ def main() -> None:
             f" rows; largest difference {difference:.0e}"
         )
     sizes = [f"{name}, {file['size_bytes']} bytes" for name, file in manifest.files.items()]
-    print(f"save: {RELEASE}: {'; '.join(sorted(sizes))}")
+    print(f"save: {RELEASE}: {'; '.join(sizes)}")
 
 
-def require_scores(scores: Mapping[str, float], split: str, required: Mapping[Any, float]) -> None:
+def require_scores(scores: dict[str, float], split: str, required: dict[Any, float]) -> None:
     """Check the scores of the rows of ``split``.
 
     Raises:
@@ -83,33 +81,26 @@ def require_scores(scores: Mapping[str, float], split: str, required: Mapping[An
 
 
 def build_manifest(
-    folder: Path,
-    signature: Signature,
-    statistics: Statistics,
-    params: SaveParams,
-    scores: dict[str, Any],
+    folder: Path, statistics: Statistics, params: SaveParams, scores: dict[str, Any]
 ) -> Manifest:
     """Return the content of model.json for the model files in ``folder``."""
     low, high, mean = statistics.minimum, statistics.maximum, statistics.mean
+    signature = read_signature(folder / MODEL)
     dtype = signature.dtype
     *inputs, target = [
         Column(name=name, type=dtype, minimum=low[name], maximum=high[name], mean=mean[name])
         for name in [*signature.features, signature.target]
     ]
-    is_dense = signature.hidden is not None
-    widths = [len(inputs), *(signature.hidden or []), 1] if is_dense else None
+    widths = None if signature.hidden is None else [len(inputs), *signature.hidden, 1]
     data = [STATISTICS, *(PREPARED / f"{name}.parquet" for name in SPLITS)]
-    model_files = [path for path in (folder / MODEL, folder / ONNX) if path.exists()]
+    model_files = [ONNX, MODEL] if params.onnx else [MODEL]
     split = scored_split(statistics)
     return Manifest(
+        **signature.model_dump(include={"categories", "not_portable", "trained_on", "versions"}),
         inputs=inputs,
         target=target,
-        categories=signature.categories,
         fill=statistics.fill,
         architecture={"network": signature.network, "widths": widths},
-        not_portable=signature.not_portable,
-        trained_on=signature.trained_on,
-        versions=signature.versions,
         parameters={  # those that made the rows, the weights and the release
             "prepare": read_json(PREPARE_PARAMS),
             "train": signature.train.model_dump(),
@@ -117,11 +108,11 @@ def build_manifest(
         },
         scores=scores,
         data={path.name: sha256(path) for path in data},
-        files={path.name: describe_file(path) for path in model_files},
+        files={name: describe_file(folder / name) for name in model_files},
         proof={
             "split": split,
             "rows": statistics.rows[split],
-            "programs": ["numpy" if is_dense else "pytorch", *(p.name for p in model_files[1:])],
+            "programs": ["numpy" if widths else "pytorch", *model_files[:-1]],
             "difference_at_most": tolerance(signature),
         },
     )

@@ -61,7 +61,7 @@ def test_a_step_is_the_textbook_loops_step(learn, loss, optimizer):
     )
     rows = torch.from_numpy(pd.read_parquet("data/prepared/train.parquet").to_numpy(copy=True))
     inputs, targets = (
-        model.scale_inputs(rows[:, :1]),
+        (rows[:, :1] - model.input_mean) / model.input_scale,
         (rows[:, 1:] - model.target_mean) / model.target_scale,
     )
     torch.manual_seed(42)
@@ -169,7 +169,7 @@ def test_the_last_validation_loss_is_that_of_the_written_model(learn):
     model = learn({"train.epochs": 7})
     rows = torch.from_numpy(pd.read_parquet("data/prepared/validation.parquet").to_numpy(copy=True))
     with torch.no_grad():
-        predictions = model.network(model.scale_inputs(rows[:, :1]))
+        predictions = model.network((rows[:, :1] - model.input_mean) / model.input_scale)
         loss = nn.functional.mse_loss(
             predictions, (rows[:, 1:] - model.target_mean) / model.target_scale
         )

@@ -29,10 +29,9 @@ def choose_device(name: str, dtype: torch.dtype) -> torch.device:
     """
     found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     device = found if name == "auto" else torch.device(name)
-    if name == "auto" and device.type == "mps" and dtype == torch.float64:
-        device = torch.device("cpu")
-    if device.type == "cpu":
-        return device
+    has_dtype = device.type != "mps" or dtype != torch.float64
+    if device.type == "cpu" or (name == "auto" and not has_dtype):
+        return torch.device("cpu")
     if device.index is None and device.type != "mps" and "LOCAL_RANK" in os.environ:
         device = torch.device(device.type, int(os.environ["LOCAL_RANK"]))  # one per rank
     num_devices = torch.accelerator.device_count() if found.type == device.type else 0

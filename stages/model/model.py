@@ -7,13 +7,13 @@ from typing import Self
 
 import numpy as np
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from stages.base.errors import UserError
 from stages.base.params import TrainParams
 from stages.base.portable import ReLU
-from stages.model.signature import Signature, open_weights
+from stages.model.signature import Signature, read_signature
 from stages.network import build_network
 from stages.rows.categories import Categories
 from stages.rows.split import Statistics
@@ -67,11 +67,8 @@ class Model(nn.Module):
         """Predict in original units: inputs ``(rows, features)`` → predictions ``(rows, 1)``."""
         if inputs.shape[-1] != len(self.features):
             raise ValueError(f"a row of inputs has {len(self.features)} features: {self.features}")
-        return self.network(self.scale_inputs(inputs)) * self.target_scale + self.target_mean
-
-    def scale_inputs(self, inputs: Tensor) -> Tensor:
-        """Scale inputs in original units to the inputs of ``network``."""
-        return (inputs - self.input_mean) / self.input_scale
+        z_scores = (inputs - self.input_mean) / self.input_scale
+        return self.network(z_scores) * self.target_scale + self.target_mean
 
     def units(self) -> tuple[Tensor, Tensor]:
         """Return what to subtract from each column, then what to divide by; the target is last."""
@@ -132,8 +129,7 @@ class Model(nn.Module):
             UserError: If the file is missing, `to_bytes` did not write it, or stages/network.py
                 builds another network.
         """
-        with open_weights(path, "pt") as (signature, file):
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        signature, state = read_signature(path), load_file(path)
         columns, dtype = (signature.features, signature.target), getattr(torch, signature.dtype)
         model = cls(*columns, signature.train, dtype, signature.categories).eval()
         try:
@@ -152,12 +148,9 @@ class Model(nn.Module):
 def dense_widths(network: nn.Module) -> list[int] | None:
     """Return the widths of the hidden layers; None if it is not linear layers with ReLU between."""
     layers = [*network] if type(network) is nn.Sequential else []
-    linear = [layer for layer in layers[::2] if type(layer) is nn.Linear]
-    is_dense = (
-        len(layers) == 2 * len(linear) - 1
-        and all(type(layer) in {nn.ReLU, ReLU} for layer in layers[1::2])
-        and all(layer.bias is not None for layer in linear)
-    )
+    linear = [layer for layer in layers[::2] if type(layer) is nn.Linear and layer.bias is not None]
+    has_relu = all(type(layer) in {nn.ReLU, ReLU} for layer in layers[1::2])
+    is_dense = has_relu and len(layers) == 2 * len(linear) - 1
     return [layer.out_features for layer in linear[:-1]] if is_dense else None
 
 

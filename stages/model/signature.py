@@ -1,10 +1,8 @@
 """The signature in a file of weights: features, target and all that rebuilds the model."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
@@ -32,13 +30,11 @@ class Signature(StrictModel):
 
     def to_metadata(self) -> dict[str, str]:
         """Return the metadata of the file of weights."""
-        text = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False)
-        return {METADATA: text}
+        return {METADATA: json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False)}
 
 
-@contextmanager
-def open_weights(path: Path, framework: str) -> Iterator[tuple[Signature, Any]]:
-    """Open a file of weights; yield its signature and an object that reads its tensors.
+def read_signature(path: Path) -> Signature:
+    """Read the signature in a file of weights.
 
     Raises:
         UserError: If the file is missing, or this project did not write it.
@@ -46,15 +42,9 @@ def open_weights(path: Path, framework: str) -> Iterator[tuple[Signature, Any]]:
     if not path.is_file():
         raise UserError(f"{path} does not exist. Run `dvc repro`, or `python -m stages.train`.")
     try:
-        with safe_open(path, framework=framework) as file:
-            yield Signature.model_validate_json(file.metadata()[METADATA]), file
-    except (SafetensorError, ValidationError, KeyError, TypeError, RuntimeError) as error:
+        with safe_open(path, framework="numpy") as file:
+            return Signature.model_validate_json(file.metadata()[METADATA])
+    except (SafetensorError, ValidationError, KeyError, TypeError) as error:
         text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         reason = cut(" ".join(text.split()))
         raise UserError(f"{path} is not a model of this project: {reason}. Train again.") from None
-
-
-def read_signature(path: Path) -> Signature:
-    """Read the signature alone from a file of weights."""
-    with open_weights(path, "numpy") as (signature, _):
-        return signature

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from stages.model.signature import Signature, read_signature
+from stages.release.card import read_weights
 from stages.release.proof import onnx_refusals
-from stages.release.reference import read_weights
 
 OPSET = 20
 IR_VERSION = 10  # what ONNX Runtime 1.17 and newer read
@@ -18,15 +19,13 @@ IR_VERSION = 10  # what ONNX Runtime 1.17 and newer read
 
 @onnx_refusals()
 def export(path: Path) -> bytes:
-    """Write `inputs` (rows, features) → `predictions` (rows, 1), both in the table's own units.
+    """Return the model in a file of weights as ONNX; PyTorch exports a network of one's own.
 
-    Args:
-        path: The file of weights. A network of one's own is exported by PyTorch.
+    It maps `inputs` (rows, features) to `predictions` (rows, 1), both in the table's own units.
     """
     signature = read_signature(path)
     proto = _traced(path) if signature.hidden is None else _written(path, signature)
     helper.set_model_props(proto, signature.to_metadata())
-    onnx.checker.check_model(proto)
     return proto.SerializeToString(deterministic=True)
 
 
@@ -38,19 +37,16 @@ def _traced(path: Path) -> onnx.ModelProto:
 
     set_numerics("portable")
     model, buffer = Model.load(path), io.BytesIO()
-    example = torch.zeros(2, len(model.features), dtype=model.dtype)
-    names = ["inputs", "predictions"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the new way needs one package more; the proof judges
+    with warnings.catch_warnings(action="ignore"):  # the proof judges
         torch.onnx.export(
             model,
-            (example,),
+            (torch.zeros(2, len(model.features), dtype=model.dtype),),
             buffer,  # type: ignore[arg-type]
-            input_names=names[:1],
-            output_names=names[1:],
-            dynamic_axes={name: {0: "rows"} for name in names},
+            input_names=["inputs"],
+            output_names=["predictions"],
+            dynamic_axes={"inputs": {0: "rows"}, "predictions": {0: "rows"}},
             opset_version=OPSET,
-            dynamo=False,
+            dynamo=False,  # the new way needs one package more
         )
     return onnx.load_model_from_string(buffer.getvalue())
 
@@ -62,12 +58,11 @@ def _written(path: Path, signature: Signature) -> onnx.ModelProto:
         operations += [("Relu", [])] * (layer > 0)
         operations += [("Gemm", [f"network.{layer}.weight", f"network.{layer}.bias"])]
     operations += [("Mul", ["target_scale"]), ("Add", ["target_mean"])]
-    nodes, values = [], "inputs"
-    for number, (operation, operands) in enumerate(operations, start=1):
-        output = "predictions" if number == len(operations) else f"values_{number - 1}"
+    names = ["inputs", *(f"values_{i}" for i in range(len(operations) - 1)), "predictions"]
+    nodes = []
+    for (operation, operands), (values, output) in zip(operations, pairwise(names), strict=True):
         options: Any = {"transB": 1} if operation == "Gemm" else {}  # values · weightᵀ + bias
         nodes.append(helper.make_node(operation, [values, *operands], [output], **options))
-        values = output
     kind = TensorProto.FLOAT if signature.dtype == "float32" else TensorProto.DOUBLE
     graph = helper.make_graph(
         nodes,

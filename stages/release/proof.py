@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 
 from stages.base.errors import UserError, cut
 from stages.model.signature import Signature, read_signature
+from stages.release.card import predict, read_weights
 from stages.release.manifest import MODEL, ONNX
-from stages.release.reference import predict, read_weights
 from stages.rows.predictions import Predictions
 from stages.rows.split import Split
 
-# How many roundings the programs may differ by, relative to the range of all predictions.
-MAX_ROUNDINGS = 2**10
-
+MAX_ROUNDINGS = 2**10  # that programs may differ by, relative to the range of all predictions
 CURES = {
     "NumPy": "Run `dvc repro --force`, or set `prepare.dtype` to float64.",
     "ONNX Runtime": "Set `save.onnx` to false.",
@@ -33,14 +31,13 @@ Program = Callable[[NDArray[Any]], NDArray[Any]]  # inputs (rows, features) → 
 def onnx_refusals() -> Iterator[None]:
     """Say in one sentence that a network cannot be computed with ONNX."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import; else it writes and sends data
-    from onnx.checker import ValidationError  # noqa: PLC0415 (only with model.onnx)
     from onnxruntime.capi import onnxruntime_pybind11_state as runtime  # noqa: PLC0415
 
     errors = [runtime.Fail, runtime.InvalidArgument, runtime.InvalidGraph]
     errors += [runtime.NotImplemented, runtime.RuntimeException]
     try:
         yield
-    except (RuntimeError, TypeError, ValueError, ValidationError, *errors) as error:
+    except (RuntimeError, TypeError, ValueError, *errors) as error:
         reason = cut(" ".join(str(error).split()))
         raise UserError(
             f"save: ONNX cannot do this network: {reason}. Set `save.onnx` to false."

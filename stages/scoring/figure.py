@@ -54,48 +54,36 @@ def draw(history: pd.DataFrame, fit: pd.DataFrame, loss_label: str) -> Figure:
     fonts = font_manager.fontManager
     fonts.ttflist = [font for font in fonts.ttflist if mpl.get_data_path() in font.fname]
     drawn = Figure(figsize=(10.5, 3.2), layout="constrained")
-    panels = drawn.subplots(1, 3)
-    _draw_losses(panels[0], history, loss_label)
-    _draw_fit(panels[1], fit)
-    _draw_residuals(panels[2], fit)
-    return drawn
+    loss_panel, fit_panel, residual_panel = drawn.subplots(1, 3)
 
-
-def _draw_losses(panel: Any, history: pd.DataFrame, label: str) -> None:
-    losses = {"training": history["train_loss"], "validation": history["validation_loss"]}
-    if losses["validation"].isna().any():
-        del losses["validation"]
-    for (name, values), color in zip(losses.items(), (BLUE, ORANGE), strict=False):
-        marker = "." * (len(values) == 1)
-        panel.plot(history["epoch"], values, color=color, label=name, marker=marker)
-    lowest = min(values.min() for values in losses.values())
-    highest = max(values.max() for values in losses.values())
+    names = {"train_loss": "training", "validation_loss": "validation"}
+    losses = history.set_index("epoch").rename(columns=names).dropna(axis="columns")
+    marker = "." * (len(losses) == 1)
+    for name, color in zip(losses, (BLUE, ORANGE), strict=False):
+        loss_panel.plot(losses[name], color=color, label=name, marker=marker)
+    lowest, highest = losses.to_numpy().min(), losses.to_numpy().max()
     if 0 < 10 * lowest < highest:
-        panel.set_yscale("log", subs=[2, 5])
-        panel.yaxis.set_major_formatter("{x:g}")
-        panel.yaxis.set_minor_formatter("{x:g}" if highest < 1000 * lowest else "")
-    panel.set(title="Loss", xlabel="epoch", ylabel=_shortened(label))
-    panel.legend()
+        loss_panel.set_yscale("log", subs=[2, 5])
+        loss_panel.yaxis.set_major_formatter("{x:g}")
+        loss_panel.yaxis.set_minor_formatter("{x:g}" if highest < 1000 * lowest else "")
+    loss_panel.set(title="Loss", xlabel="epoch", ylabel=_shortened(loss_label))
+    loss_panel.legend()
 
-
-def _draw_fit(panel: Any, fit: pd.DataFrame) -> None:
-    panel.scatter(fit["x"], fit["actual"], s=6, color=GREY, linewidths=0, alpha=0.8, label="data")
+    x, x_label, target = fit["x"], fit["x_label"].iloc[0], fit["target"].iloc[0]
+    points: dict[str, Any] = {"s": 6, "linewidths": 0, "alpha": 0.8}
+    fit_panel.scatter(x, fit["actual"], color=GREY, label="data", **points)
     is_curve = bool(fit["least_squares"].notna().all())
     label = "model" if is_curve else "actual = predicted"
-    panel.plot(fit["x"], fit["predicted"], color=BLUE, label=label)
+    fit_panel.plot(x, fit["predicted"], color=BLUE, label=label)
     if is_curve:
-        panel.plot(
-            fit["x"], fit["least_squares"], color=ORANGE, linestyle="--", label="least squares"
-        )
-    x_label, target = fit["x_label"].iloc[0], fit["target"].iloc[0]
-    panel.set(title="Fit", xlabel=_shortened(x_label), ylabel=_shortened(target))
-    panel.legend()
+        fit_panel.plot(x, fit["least_squares"], "--", color=ORANGE, label="least squares")
+    fit_panel.set(title="Fit", xlabel=_shortened(x_label), ylabel=_shortened(target))
+    fit_panel.legend()
 
-
-def _draw_residuals(panel: Any, fit: pd.DataFrame) -> None:
-    panel.scatter(fit["predicted"], fit["residual"], s=6, color=BLUE, linewidths=0, alpha=0.8)
-    panel.axhline(0, color=GREY, linewidth=0.8)
-    panel.set(title="Residuals", xlabel="predicted", ylabel="actual − predicted")
+    residual_panel.scatter(fit["predicted"], fit["residual"], color=BLUE, **points)
+    residual_panel.axhline(0, color=GREY, linewidth=0.8)
+    residual_panel.set(title="Residuals", xlabel="predicted", ylabel="actual − predicted")
+    return drawn
 
 
 def _shortened(label: str) -> str:

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from stages.base.progress import Progress
 from stages.base.threads import in_order
 from stages.rows.categories import inputs_of
-from stages.rows.split import Split, Statistics, block_rows
+from stages.rows.split import Split, Statistics
 
 # Rounding hides that columns depend on each other, up to about this size.
 DEPENDENCE_TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # of the length of the z-scores
@@ -19,8 +19,7 @@ MIN_WEIGHT = 1e-4  # of a column in another one that depends on it, in z-scores
 MAX_NAMED = 10  # columns that another one depends on
 
 
-@dataclass(frozen=True)
-class LeastSquares:
+class LeastSquares(NamedTuple):
     """The least-squares estimate in original units; a column that is left out has a slope of 0."""
 
     coefficients: Tensor  # (1 + features,), float64: the intercept, then the slopes
@@ -45,9 +44,7 @@ def least_squares(training: Split, statistics: Statistics) -> LeastSquares:
     """
     mean, scale = torch.from_numpy(statistics.units())
     scale[scale == 0] = 1.0
-    width = 1 + len(scale)
-    group_blocks = -(-4 * width // block_rows(len(scale)))  # a factor is smaller than its rows
-
+    group_blocks = -(-4 * (1 + len(scale)) // training.block_rows)  # a factor has fewer rows
     progress = Progress("evaluate: least squares", training.num_rows)
 
     def triangle(first: int) -> Tensor:
@@ -79,8 +76,7 @@ def least_squares(training: Split, statistics: Statistics) -> LeastSquares:
     }
 
     # To original units: slope_j = c_j·t/s_j, intercept = mean_t + t·c_0 - Σ slope_j·mean_j.
-    to_original = torch.zeros(width - 1, width - 1, dtype=torch.float64)
-    to_original.diagonal().copy_(scale[-1] / torch.cat([torch.ones(1), scale[:-1]]))
+    to_original = torch.diag(scale[-1] / torch.cat([torch.ones(1), scale[:-1]]))
     to_original[0, 1:] = -scale[-1] * mean[:-1] / scale[:-1]
     to_original = to_original[:, kept]
     coefficients = to_original @ z_coefficients

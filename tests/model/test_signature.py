@@ -6,7 +6,7 @@ from safetensors.torch import save
 
 from stages.base.errors import UserError
 from stages.model.model import Model
-from stages.model.signature import METADATA, Signature, open_weights
+from stages.model.signature import METADATA, Signature, read_signature
 from tests.conftest import train_params
 
 SIGNATURE = Signature(
@@ -29,10 +29,7 @@ NUMBERS = {"weight": torch.zeros(1)}
 def test_a_signature_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(save(NUMBERS, SIGNATURE.to_metadata()))
-    for framework in ("pt", "numpy"):
-        with open_weights(path, framework) as (signature, file):
-            assert signature == SIGNATURE
-            assert file.get_tensor("weight").tolist() == [0.0]
+    assert read_signature(path) == SIGNATURE
 
 
 def test_the_text_is_sorted():

@@ -30,7 +30,9 @@ def content(model, tmp_path_factory):
 
 
 def test_inputs_and_predictions_are_named_and_take_any_number_of_rows(content):
-    graph = onnx.load_model_from_string(content).graph
+    proto = onnx.load_model_from_string(content)
+    onnx.checker.check_model(proto, full_check=True)
+    graph = proto.graph
     shapes = {
         value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.output)

@@ -112,7 +112,9 @@ def test_the_exported_bytes_are_the_same_each_time_and_tell_nothing_of_this_mach
     assert content == (RELEASE / "model.onnx").read_bytes()
     for text in (b".py", b"File", b"forward", b"+cpu"):
         assert text not in content
-    [entry] = onnx.load_model_from_string(content).metadata_props
+    proto = onnx.load_model_from_string(content)
+    onnx.checker.check_model(proto, full_check=True)
+    [entry] = proto.metadata_props
     assert read_signature(path).to_metadata() == {entry.key: entry.value}
 
 

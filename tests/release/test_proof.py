@@ -11,9 +11,9 @@ from stages.base.errors import UserError
 from stages.model.model import Model
 from stages.model.signature import read_signature
 from stages.release import proof
+from stages.release.card import predict, read_weights
 from stages.release.export import export
 from stages.release.proof import tolerance
-from stages.release.reference import predict, read_weights
 from tests.conftest import ROOT, command, train_params
 
 CPU = torch.device("cpu")

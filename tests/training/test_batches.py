@@ -165,5 +165,6 @@ def test_loaded_rows_are_scaled_as_the_model_scales(tmp_path):
         )
     )
     split = load_rows(Split(tmp_path / "rows.parquet"), model, tmp_path)
-    assert torch.equal(split.inputs, model.scale_inputs(torch.from_numpy(cells[:, :2])))
+    z_scores = (torch.from_numpy(cells[:, :2]) - model.input_mean) / model.input_scale
+    assert torch.equal(split.inputs, z_scores)
     assert torch.equal(split.targets, (torch.from_numpy(cells[:, 2:]) - 5.0) / 4.0)
