@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stages.base.errors import UserError
-from stages.base.files import EVALUATION, FIGURE, HISTORY, PREPARED, WEIGHTS, to_json, write_aside
+from stages.base.files import EVALUATION, FIGURE, HISTORY, PREPARED, WEIGHTS, write_aside, write_json
 from stages.base.params import load_params
 from stages.base.process import require_same_inputs, run
 from stages.model.device import choose_device, set_numerics
@@ -65,7 +65,7 @@ def main() -> None:
         require_same_inputs()
         write_aside(FIGURE, drawn)
         write_aside(FIGURE.with_name("fit.csv"), fit.to_csv(index=False).encode())
-        write_aside(EVALUATION, to_json(evaluation))
+        write_json(EVALUATION, evaluation)
     names = [model.features[column - 1] for column in optimum.kept[1:]]
     best = formula(names, model.target, optimum.coefficients[optimum.kept].tolist())
     print(f"evaluate: model: {model.describe()}; RMSE {list_errors(evaluation)}")
