@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from stages.base.errors import UserError, is_out_of_memory
 from stages.base.files import STATISTICS
@@ -58,10 +58,8 @@ class Statistics(StrictModel):
 
     columns: list[str]
     categories: dict[str, list[str]]
-    fill: dict[str, float] = Field(
-        default={}
-    )  # what stands for a missing cell of each column of numbers
-    filled: dict[str, int] = Field(default={})  # how many cells were filled, by column
+    fill: dict[str, float]  # what stands for a missing cell of each column of numbers
+    filled: dict[str, int]  # how many cells were filled, by column
     rows: dict[str, int]
     mean: dict[str, float]
     standard_deviation: dict[str, float]
@@ -78,31 +76,27 @@ class SplitWriter:
     """A Parquet file being written; its row groups are the blocks, however the rows arrive."""
 
     def __init__(self, path: Path, columns: list[str], dtype: str) -> None:
-        self.schema = pa.schema([(name, pa.from_numpy_dtype(dtype)) for name in columns])
-        self.file = pq.ParquetWriter(path, self.schema, compression="NONE", use_dictionary=False)
-        self.block = np.empty((block_rows(len(columns)), len(columns)), dtype)
-        self.filled = 0
+        schema = pa.schema([(name, pa.from_numpy_dtype(dtype)) for name in columns])
+        self._file = pq.ParquetWriter(path, schema, compression="NONE", use_dictionary=False)
+        self._block_rows = block_rows(len(columns))
+        self._rows = np.empty((0, len(columns)), dtype)  # not yet written
 
     def write(self, rows: Floats) -> None:
         """Append rows, shape ``(rows, columns)``."""
-        while len(rows):
-            count = min(len(rows), len(self.block) - self.filled)
-            self.block[self.filled : self.filled + count] = rows[:count]
-            self.filled += count
-            rows = rows[count:]
-            if self.filled == len(self.block):
-                self._write_block()
+        self._rows = np.concatenate([self._rows, rows], dtype=self._rows.dtype)
+        while len(self._rows) >= self._block_rows:
+            self._write_block()
 
     def close(self) -> None:
         """Write the remaining rows and close the file."""
-        if self.filled:
+        if len(self._rows):
             self._write_block()
-        self.file.close()
+        self._file.close()
 
     def _write_block(self) -> None:
-        columns = [arrow_column(column) for column in self.block[: self.filled].T]
-        self.file.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
-        self.filled = 0
+        block, self._rows = np.split(self._rows, [self._block_rows])
+        columns = [arrow_column(column) for column in block.T]
+        self._file.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._file.schema))
 
 
 def arrow_column(numbers: NDArray[np.floating]) -> pa.Array:
@@ -125,8 +119,7 @@ class Split:
         if len(schema.names) < 2 or kinds not in ({"float"}, {"double"}):
             raise _damaged(path, "its columns are not of one floating-point type")
         self.dtype = "float32" if kinds == {"float"} else "float64"
-        self.features: list[str] = schema.names[:-1]
-        self.target: str = schema.names[-1]
+        *self.features, self.target = schema.names
         self.num_rows: int = self.metadata.num_rows
         self.num_blocks: int = self.metadata.num_row_groups
         self.block_rows = block_rows(len(schema.names))
