@@ -3,11 +3,11 @@
 Reads params.yaml and data/raw/; writes data/prepared/.
 """
 
-from collections.abc import Mapping
-from itertools import chain
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain, compress
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,18 @@ from stages.base.files import PREPARE_PARAMS, PREPARED, RAW, write_json
 from stages.base.outputs import output_folder
 from stages.base.params import PrepareParams, load_params
 from stages.base.process import run
-from stages.rows.categories import inputs_of
+from stages.rows.categories import Categories, encode, inputs_of
 from stages.rows.ordered_sum import column_sums, ordered_mean, ordered_sum
-from stages.rows.split import SPLITS, Split, SplitWriter, Statistics
-from stages.tables.columns import choose_columns, read_rows, require_names
-from stages.tables.hints import hints
+from stages.rows.split import SPLITS, Floats, Split, SplitWriter, Statistics, split_labels
+from stages.tables.columns import TableColumn, choose_columns, leave_out, read_rows, require_names
 from stages.tables.line import Line
-from stages.tables.spool import Labelled, learn, read_spool, spool_rows
 from stages.tables.table import Table, listed
+
+MAX_HINTS = 3
+MIN_VALUES, MIN_GAP = 10, 4  # the gap is relative to the range of the other values
+DECADES_DEVIATION = 1.5  # relative to the mean; an exponential distribution has 1
+
+Labelled = Iterator[tuple[NDArray[np.uint8], NDArray[Any]]]  # splits (rows,), (rows, inputs)
 
 
 def main() -> None:
@@ -34,7 +38,7 @@ def main() -> None:
     names = [column.name for column in columns]
     with output_folder(PREPARED) as folder, TemporaryFile(dir=folder) as spool:
         batches = read_rows(table, columns, params)
-        num_rows, num_dropped, filled = spool_rows(batches, spool, columns, params.missing)
+        num_rows, num_dropped, num_filled = spool_rows(batches, spool, len(names), is_filled)
         required = columns[-1:] if is_filled else columns
         missing = counted({column.name: column.missing.num_cells for column in required})
         dropped = f", {num_dropped} with missing cells dropped ({missing})" if num_dropped else ""
@@ -42,16 +46,17 @@ def main() -> None:
         inputs = [*chain(*(inputs_of(name, found) for name in names))]
         require_names(str(table.path), inputs)
         sizes = split_sizes(num_rows, dropped, params)
-        is_kept, means = learn(read_spool(spool, columns, found, sizes, params), is_filled)
+        read = partial(read_spool, spool, columns, found, sizes, params)
+        is_kept, means = learn(read(), is_filled)
         is_kept[-1] = True  # the target
-        kept = [name for name, keep in zip(inputs, is_kept, strict=True) if keep]
+        kept = [*compress(inputs, is_kept)]
         if len(kept) == 1:
             raise UserError(
                 "prepare: no column to learn from varies in the training rows. Add rows, or choose"
                 " other columns."
             )
-        rows_again = read_spool(spool, columns, found, sizes, params)
-        write_splits(rows_again, kept, is_kept, means, params.dtype, folder)
+        writers = [SplitWriter(folder / f"{name}.parquet", kept, params.dtype) for name in SPLITS]
+        write_splits(read(), writers, is_kept, means)
         mean_of = dict(zip(inputs, means.tolist(), strict=True))
         fill = {name: mean_of[name] for name in kept[:-1] if is_filled and name in names}
         categories = {
@@ -59,7 +64,9 @@ def main() -> None:
             for name in found
             if (texts := [text for text in found[name] if f"{name}={text}" in kept])
         }
-        filled = {name: n for name, n in filled.items() if name in kept or name in categories}
+        used = {*kept, *categories}
+        counts = zip(names, num_filled.tolist(), strict=True)
+        filled = {name: count for name, count in counts if count and name in used}
         training = Split(folder / "train.parquet")
         described = statistics(training, sizes, categories, fill=fill, filled=filled)
         write_json(folder / "statistics.json", described.model_dump())
@@ -71,9 +78,7 @@ def main() -> None:
         "numbers": listed([name for name in names if name not in found]),
         "categories": counted({name: len(texts) for name, texts in found.items()}),
         "ignored": listed([name for name in table.names if name not in names]),
-        "left out, constant in the training rows": listed(
-            [name for name in inputs if name not in {*kept}]
-        ),
+        "left out, constant in the training rows": listed([*compress(inputs, ~is_kept)]),
     }
     print(f"prepare: {'; '.join(f'{kind}: {text}' for kind, text in listings.items() if text)}")
     for hint in hints(Split(PREPARED / "train.parquet"), params):
@@ -114,20 +119,74 @@ def split_sizes(num_rows: int, dropped: str, params: PrepareParams) -> tuple[int
     return sizes
 
 
+def spool_rows(
+    batches: Iterable[NDArray[np.floating]], spool: IO[bytes], num_columns: int, is_filled: bool
+) -> tuple[int, int, NDArray[np.int_]]:
+    """Write the rows that are used: without missing cells or, if these are filled, with a target.
+
+    Returns:
+        Their number, that of the other rows, and how many cells of each column are to be filled.
+    """
+    num_rows = num_dropped = 0
+    num_filled = np.zeros(num_columns, int)
+    for batch in batches:
+        is_missing = ~np.isfinite(batch)
+        is_used = ~(is_missing[:, -1] if is_filled else is_missing.any(axis=1))
+        rows = batch if is_used.all() else batch[is_used]
+        spool.write(np.ascontiguousarray(rows).data)
+        num_rows += len(rows)
+        num_dropped += len(batch) - len(rows)
+        if is_filled:
+            num_filled += is_missing[is_used].sum(axis=0)
+    return num_rows, num_dropped, num_filled
+
+
+def read_spool(
+    spool: IO[bytes],
+    columns: Sequence[TableColumn],
+    categories: Categories,
+    sizes: tuple[int, ...],
+    params: PrepareParams,
+) -> Labelled:
+    """Yield the rows with one input per category, some at a time, and the split of each row."""
+    spool.seek(0)
+    names = [column.name for column in columns]
+    for labels in split_labels(sizes, params.split, params.seed):
+        cells = np.fromfile(spool, params.dtype, len(labels) * len(names))
+        rows = cells.reshape(len(labels), len(names))
+        for column, codes in zip(columns, rows.T, strict=True):
+            column.recode(codes)
+        yield labels, encode(rows, names, categories)
+
+
+def learn(labelled: Labelled, is_filled: bool) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Find which inputs vary in the training rows, and the means of their cells there.
+
+    Without filling, the means are not needed, and this ends as soon as every input varies.
+    """
+    lowest, highest, total, num_known = (np.array([start]) for start in (np.nan, np.nan, 0.0, 0.0))
+    for labels, rows in labelled:
+        training = rows[labels == 0].astype(np.float64)
+        is_known = np.isfinite(training)
+        training[~is_known] = np.nan
+        lowest = np.fmin(lowest, np.fmin.reduce(training, axis=0, initial=np.nan))
+        highest = np.fmax(highest, np.fmax.reduce(training, axis=0, initial=np.nan))
+        if not is_filled and (lowest < highest).all():
+            break
+        total = total + column_sums(np.where(is_known, training, 0))
+        num_known = num_known + is_known.sum(axis=0)
+    means = total / np.maximum(num_known, 1)
+    return lowest < highest, np.clip(means, lowest, highest)  # rounding may leave the range
+
+
 def write_splits(
-    labelled: Labelled,
-    kept: list[str],
-    is_kept: NDArray[np.bool_],
-    fill: NDArray[np.float64],
-    dtype: str,
-    folder: Path,
+    labelled: Labelled, writers: list[SplitWriter], is_kept: NDArray[np.bool_], fill: Floats
 ) -> None:
-    """Write the kept inputs to one Parquet file per split; ``fill`` stands for missing cells."""
-    writers = [SplitWriter(folder / f"{name}.parquet", kept, dtype) for name in SPLITS]
+    """Write the kept inputs of each split; ``fill``, shape ``(inputs,)``, is for missing cells."""
     for labels, rows in labelled:
         is_missing = ~np.isfinite(rows)
         if is_missing.any():
-            rows[is_missing] = np.broadcast_to(fill, rows.shape)[is_missing]
+            np.copyto(rows, fill, where=is_missing)
         values = rows if is_kept.all() else rows[:, is_kept]
         for label, writer in enumerate(writers):
             writer.write(values[labels == label])
@@ -164,6 +223,37 @@ def statistics(
     described = dict(zip(names, by_column, strict=True))
     rows = dict(zip(SPLITS, sizes, strict=True))
     return Statistics(columns=columns, categories=categories, rows=rows, **others, **described)
+
+
+def hints(training: Split, params: PrepareParams) -> list[str]:
+    """At most three sentences about the first block of training rows; hints change nothing."""
+    found = []
+    rows = training.read(0).astype(np.float64)
+    for name, cells in zip([*training.features, training.target], rows.T, strict=True):
+        values, counts = np.unique(cells, return_counts=True)
+        if len(values) < MIN_VALUES:
+            continue
+        gaps = np.diff(values)
+        found += [
+            f"`{name}` is {values[end]:.9g} in {counts[end]} row(s), far from other values: if that"
+            " marks a missing cell, list it in `prepare.missing_values`; if it is a total, delete"
+            " the row"
+            for end in (0, -1)
+            if gaps[end] > MIN_GAP * np.ptp(np.delete(values, end))
+        ]
+        is_whole, is_rising = (values % 1 == 0).all(), (np.diff(cells) > 0).all()
+        if name == training.target:
+            if values[0] > 0 and cells.std() > DECADES_DEVIATION * cells.mean():
+                found.append(
+                    f"the target `{name}` spans decades, {values[0]:.2g} to {values[-1]:.2g}: the"
+                    " largest values decide the loss; its logarithm may be a better target"
+                )
+        elif is_whole and is_rising and len(training.features) > 1:
+            found.append(
+                f"`{name}` counts up from row to row: if it is an identifier,"
+                f" {leave_out(name, params)}"
+            )
+    return found[:MAX_HINTS]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +15,15 @@ from stages.base.params import PrepareParams
 from stages.base.progress import Progress
 from stages.base.threads import in_order
 from stages.rows.categories import MAX_CATEGORIES
-from stages.tables.cells import BOOLEANS, CellParser, Cells, Found, require_no_faults
-from stages.tables.cures import SET_MISSING, cure_of_texts, leave_out, looks_like_number
+from stages.tables.cells import BOOLEANS, THOUSANDS, CellParser, Cells, Found, require_no_faults
 from stages.tables.line import Line
 from stages.tables.table import Batch, Table, listed, repeated_names, require_columns
 
 INDEX = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")  # as pandas names its index
+EXPONENT = re.compile(r"(?<=\d)[eE][+-]?\d+$")
+DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?|\d{1,2}:\d{2}(:[\d.,]+)?")
+SET_MISSING = "set `prepare.missing` to drop or fill"
+MAX_WORDS = 5
 MIN_STEPS = 1000  # in the range of a column; with fewer, float32 cannot tell its rows apart
 
 
@@ -92,26 +96,23 @@ class TableColumn:
         The table is read once more if other signs may make numbers of the cells.
         """
         where, params = f"{table.path}, column `{self.name}`", self._params
-        is_target = self.name == params.target
+        correct = f"Correct the column, or {leave_out(self.name, params)}."
+        is_text_target = self.name == params.target and not self._is_boolean()
         num_missing = self.missing.num_cells if params.missing == "error" else 0
         is_mixed = self._num_numbers > 0
         if not self._is_declared:
             is_mixed |= any(map(looks_like_number, self._codes))
         if self._problem:
-            return (
-                f"{where}: {self._problem}. Correct the column, or {leave_out(self.name, params)}."
-            )
-        if self._codes and (is_mixed or (is_target and not self._is_boolean())):
+            return f"{where}: {self._problem}. {correct}"
+        if self._codes and (is_mixed or is_text_target):
             is_rare = self._text.num_cells < self._num_numbers and not self._is_boolean()
             cure = cure_of_texts(table, self.name, [*self._codes], is_rare, params)
             fault = self._text.sentence(self.name, "not a number", cure)
         elif len(self._codes) > MAX_CATEGORIES:
-            fault = f"{where}: text with more than {MAX_CATEGORIES} different values. Correct"
-            fault += f" the column, or {leave_out(self.name, params)}."
+            fault = f"{where}: text with more than {MAX_CATEGORIES} different values. {correct}"
         elif self._is_coarse():
-            numbers = f"{self._lowest!r} and {self._highest!r}"
-            fault = f"{where}: float32 cannot resolve the steps between {numbers}."
-            fault += " Set `prepare.dtype` to float64."
+            numbers = f"{self._lowest!r} and {self._highest!r}. Set `prepare.dtype` to float64."
+            fault = f"{where}: float32 cannot resolve the steps between {numbers}"
         else:
             cure = "Rescale the column, or set `prepare.dtype` to float64."
             fault = self._too_large.sentence(self.name, "too large for float32", cure)
@@ -187,3 +188,66 @@ def require_names(where: str, inputs: Sequence[str]) -> None:
             f"{where}: more than one column or category has the name {listed(repeated)}"
             " (metrics/evaluation.json has an `intercept`, too). Rename the column."
         )
+
+
+def looks_like_number(text: str) -> bool:
+    """Whether a text is more likely a number, a date or a time than a category."""
+    text = EXPONENT.sub("", text)
+    is_number = has_digit(text) and not any(map(str.isalpha, text))
+    return is_number or DATE.fullmatch(text) is not None
+
+
+def has_digit(text: str) -> bool:
+    """Whether a text has a digit."""
+    return any(map(str.isdigit, text))
+
+
+def leave_out(column: str, params: PrepareParams) -> str:
+    """How a user makes `prepare` ignore a column."""
+    if column == params.target:
+        return "choose another `prepare.target`"
+    if params.features:
+        return "remove it from `prepare.features`"
+    return "list it in `prepare.exclude`"
+
+
+def cure_of_texts(
+    table: Table | Line, column: str, texts: Sequence[str], is_rare: bool, params: PrepareParams
+) -> str:
+    """What to do about texts, the first different ones, in a column that should hold numbers.
+
+    ``is_rare`` tells whether there are more numbers than texts.
+    """
+    if table.has_types:
+        return f"Its type is text: store numbers, or {leave_out(column, params)}."
+    words = [text for text in texts if not has_digit(text)]
+    others = [text for text in texts if has_digit(text)]
+    if others and all(map(DATE.fullmatch, others)):
+        return f"Dates and times are not understood: {leave_out(column, params)}."
+    is_number = bool(others) and all(map(looks_like_number, others))
+    signs = cure_of_signs(table, column, params) if is_number else ""
+    if 0 < len(words) <= MAX_WORDS and (signs or (is_rare and not others)):
+        listing = ", ".join(json.dumps(word, ensure_ascii=False) for word in words)
+        listing = "it" if len(words) == 1 and not signs else listing
+        also = f", and {SET_MISSING}" if params.missing == "error" else ", or correct the file"
+        return f"{signs} List {listing} in `prepare.missing_values`{also}.".lstrip()
+    is_target = column == params.target
+    declare = "" if is_target else " list it in `prepare.categories` if its cells are categories,"
+    return signs or f"Correct the column,{declare} or {leave_out(column, params)}."
+
+
+def cure_of_signs(table: Table | Line, column: str, params: PrepareParams) -> str:
+    """Which other signs make numbers of all cells with digits, with the fewest changes."""
+    fits = []
+    for decimal, thousands in product({params.decimal, ","}, {params.thousands, *THOUSANDS}):
+        parse = CellParser(params.missing_values, decimal, thousands, has_types=False)
+        batches = (parse(batch.columns[0], False) for batch in table.batches([column]))
+        if decimal != thousands and not any(has_digit(text) for b in batches for text in b.texts):
+            signs = {"decimal": decimal, "thousands": thousands}.items()
+            new = [(key, sign) for key, sign in signs if sign != getattr(params, key)]
+            fits.append([f"`prepare.{key}` to {json.dumps(sign)}" for key, sign in new])
+    fewest = min(map(len, fits), default=0)
+    cures = sorted(" and ".join(fit) for fit in fits if len(fit) == fewest)
+    if len(cures) > 1:
+        return f"The cells have two meanings: set {', or '.join(cures)}, whichever is right."
+    return f"Set {cures[0]}." if cures else ""
