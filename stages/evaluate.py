@@ -29,8 +29,7 @@ from stages.base.process import require_same_inputs, run
 from stages.model.device import choose_device, set_numerics
 from stages.model.model import Model, formula
 from stages.rows.categories import coefficient_names
-from stages.rows.predictions import predictions_file, scored_split
-from stages.rows.split import SPLITS, Split, read_statistics
+from stages.rows.split import SPLITS, Split, predictions_file, read_statistics, scored_split
 from stages.scoring.figure import figure
 from stages.scoring.least_squares import LeastSquares, least_squares
 from stages.scoring.scores import Predict, scores

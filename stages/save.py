@@ -30,8 +30,7 @@ from stages.model.signature import Signature, read_signature
 from stages.release.card import card
 from stages.release.manifest import MANIFEST, MODEL, ONNX, Column, Manifest, describe_file
 from stages.release.proof import prove, tolerance
-from stages.rows.predictions import Predictions, scored_split
-from stages.rows.split import SPLITS, Split, Statistics, read_statistics
+from stages.rows.split import SPLITS, Predictions, Split, Statistics, read_statistics, scored_split
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from stages.base.files import (
 from stages.base.params import load_params
 from stages.model.model import Model
 from stages.release import export as exporting
-from stages.rows.predictions import predictions_file
+from stages.rows.split import predictions_file
 from tests.conftest import ROOT, command, contents
 
 SAVE = "import sys, stages.save; stages.save.main(); print('torch' in sys.modules)"

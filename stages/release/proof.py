@@ -14,8 +14,7 @@ from stages.base.errors import UserError, cut
 from stages.model.signature import Signature, read_signature
 from stages.release.manifest import MODEL, ONNX
 from stages.release.reference import predict, read_weights
-from stages.rows.predictions import Predictions
-from stages.rows.split import Split
+from stages.rows.split import Predictions, Split
 
 # How many roundings the programs may differ by, relative to the range of all predictions.
 MAX_ROUNDINGS = 2**10
