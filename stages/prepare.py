@@ -110,8 +110,7 @@ def split_sizes(num_rows: int, dropped: str, params: PrepareParams) -> tuple[int
     num_validation, num_test = round(num_rows * params.validation), round(num_rows * params.test)
     sizes = num_rows - num_validation - num_test, num_validation, num_test
     fractions = zip(SPLITS, sizes, (1.0, params.validation, params.test), strict=True)
-    empty = [name for name, size, fraction in fractions if fraction and size < 1]
-    if empty:
+    if empty := [name for name, size, fraction in fractions if fraction and size < 1]:
         raise UserError(
             f"prepare: {num_rows} rows are too few{dropped}: no row is left for {', '.join(empty)}."
             " Add rows, or change `prepare.features`, `prepare.validation` or `prepare.test`."

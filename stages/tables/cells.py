@@ -135,6 +135,5 @@ class Found:
 
 def require_no_faults(sentences: Iterable[str | None]) -> None:
     """Raise a UserError of all sentences, if there are any."""
-    faults = [*filter(None, sentences)]
-    if faults:
+    if faults := [*filter(None, sentences)]:
         raise UserError("\n".join(faults))

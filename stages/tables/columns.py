@@ -105,14 +105,12 @@ class TableColumn:
         if self._problem:
             return f"{where}: {self._problem}. {correct}"
         if self._codes and (is_mixed or is_text_target):
-            is_rare = self._text.num_cells < self._num_numbers and not self._is_boolean()
-            cure = cure_of_texts(table, self.name, [*self._codes], is_rare, params)
-            fault = self._text.sentence(self.name, "not a number", cure)
+            fault = self._text.sentence(self.name, "not a number", self._cure_of_texts(table))
         elif len(self._codes) > MAX_CATEGORIES:
             fault = f"{where}: text with more than {MAX_CATEGORIES} different values. {correct}"
         elif self._is_coarse():
-            numbers = f"{self._lowest!r} and {self._highest!r}. Set `prepare.dtype` to float64."
-            fault = f"{where}: float32 cannot resolve the steps between {numbers}"
+            steps = f"the steps between {self._lowest!r} and {self._highest!r}"
+            fault = f"{where}: float32 cannot resolve {steps}. Set `prepare.dtype` to float64."
         else:
             cure = "Rescale the column, or set `prepare.dtype` to float64."
             fault = self._too_large.sentence(self.name, "too large for float32", cure)
@@ -122,6 +120,27 @@ class TableColumn:
             return fault
         cure = "Set `prepare.missing` to drop or fill, or correct the file."
         return self.missing.sentence(self.name, "missing or not finite", cure)
+
+    def _cure_of_texts(self, table: Table | Line) -> str:
+        """What to do about texts in a column that should hold numbers."""
+        params, without = self._params, leave_out(self.name, self._params)
+        if table.has_types:
+            return f"Its type is text: store numbers, or {without}."
+        words = [text for text in self._codes if not has_digit(text)]
+        others = [text for text in self._codes if has_digit(text)]
+        if others and all(map(DATE.fullmatch, others)):
+            return f"Dates and times are not understood: {without}."
+        is_number = bool(others) and all(map(looks_like_number, others))
+        signs = cure_of_signs(table, self.name, params) if is_number else ""
+        is_rare = self._text.num_cells < self._num_numbers and not self._is_boolean()
+        if 0 < len(words) <= MAX_WORDS and (signs or (is_rare and not others)):
+            listing = ", ".join(json.dumps(word, ensure_ascii=False) for word in words)
+            listing = "it" if len(words) == 1 and not signs else listing
+            also = f", and {SET_MISSING}" if params.missing == "error" else ", or correct the file"
+            return f"{signs} List {listing} in `prepare.missing_values`{also}.".lstrip()
+        declare = " list it in `prepare.categories` if its cells are categories,"
+        declare = "" if self.name == params.target else declare
+        return signs or f"Correct the column,{declare} or {without}."
 
     def _is_coarse(self) -> bool:
         """Whether float32 leaves too few steps of a column that float64 resolves."""
@@ -182,8 +201,7 @@ def choose_columns(table: Table | Line, params: PrepareParams) -> list[TableColu
 
 def require_names(where: str, inputs: Sequence[str]) -> None:
     """Check that every feature has its own name, in the rows and in metrics/evaluation.json."""
-    repeated = repeated_names(["intercept", *inputs])
-    if repeated:
+    if repeated := repeated_names(["intercept", *inputs]):
         raise UserError(
             f"{where}: more than one column or category has the name {listed(repeated)}"
             " (metrics/evaluation.json has an `intercept`, too). Rename the column."
@@ -209,31 +227,6 @@ def leave_out(column: str, params: PrepareParams) -> str:
     if params.features:
         return "remove it from `prepare.features`"
     return "list it in `prepare.exclude`"
-
-
-def cure_of_texts(
-    table: Table | Line, column: str, texts: Sequence[str], is_rare: bool, params: PrepareParams
-) -> str:
-    """What to do about texts, the first different ones, in a column that should hold numbers.
-
-    ``is_rare`` tells whether there are more numbers than texts.
-    """
-    if table.has_types:
-        return f"Its type is text: store numbers, or {leave_out(column, params)}."
-    words = [text for text in texts if not has_digit(text)]
-    others = [text for text in texts if has_digit(text)]
-    if others and all(map(DATE.fullmatch, others)):
-        return f"Dates and times are not understood: {leave_out(column, params)}."
-    is_number = bool(others) and all(map(looks_like_number, others))
-    signs = cure_of_signs(table, column, params) if is_number else ""
-    if 0 < len(words) <= MAX_WORDS and (signs or (is_rare and not others)):
-        listing = ", ".join(json.dumps(word, ensure_ascii=False) for word in words)
-        listing = "it" if len(words) == 1 and not signs else listing
-        also = f", and {SET_MISSING}" if params.missing == "error" else ", or correct the file"
-        return f"{signs} List {listing} in `prepare.missing_values`{also}.".lstrip()
-    is_target = column == params.target
-    declare = "" if is_target else " list it in `prepare.categories` if its cells are categories,"
-    return signs or f"Correct the column,{declare} or {leave_out(column, params)}."
 
 
 def cure_of_signs(table: Table | Line, column: str, params: PrepareParams) -> str:

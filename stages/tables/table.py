@@ -135,12 +135,10 @@ class Table:
         self.has_types = format_of(first.path)[0] == PARQUET
         self.delimiter = first.delimiter
         for file in self._files:
-            repeated = repeated_names(file.names)
-            if repeated:
+            if repeated := repeated_names(file.names):
                 problem = f"more than one column {listed(repeated)}. Give each its own name."
                 raise UserError(f"{file.path}: {problem}")
-            others = sorted({*file.names} ^ {*first.names})
-            if others:
+            if others := sorted({*file.names} ^ {*first.names}):
                 problem = f"has other columns than {first.path}: {listed(others)}"
                 raise UserError(f"{file.path} {problem}. Give all files the same columns.")
 
@@ -154,8 +152,7 @@ class Table:
 
 def require_columns(where: str, names: Sequence[str], needed: Collection[str], cure: str) -> None:
     """Check that a table has the needed columns."""
-    missing = sorted({*needed} - {*names})
-    if missing:
+    if missing := sorted({*needed} - {*names}):
         close = [name for item in missing for name in difflib.get_close_matches(item, names, n=1)]
         likely = f" Did you mean {listed([*dict.fromkeys(close)])}?" if close else ""
         raise UserError(
