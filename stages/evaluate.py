@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from stages.base.errors import UserError
-from stages.base.files import EVALUATION, FIGURE, HISTORY, PREPARED, WEIGHTS, write_aside, write_json
+from stages.base.files import (
+    EVALUATION,
+    FIGURE,
+    HISTORY,
+    PREPARED,
+    WEIGHTS,
+    write_aside,
+    write_json,
+)
 from stages.base.params import load_params
 from stages.base.process import require_same_inputs, run
 from stages.model.device import choose_device, set_numerics

@@ -4,8 +4,8 @@ Reads params.yaml and data/raw/; writes data/prepared/.
 """
 
 from collections.abc import Mapping
-from itertools import chain
-from pathlib import Path
+from functools import partial
+from itertools import chain, compress
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -19,7 +19,7 @@ from stages.base.params import PrepareParams, load_params
 from stages.base.process import run
 from stages.rows.categories import inputs_of
 from stages.rows.ordered_sum import column_sums, ordered_mean, ordered_sum
-from stages.rows.split import SPLITS, Split, SplitWriter, Statistics
+from stages.rows.split import SPLITS, Floats, Split, SplitWriter, Statistics
 from stages.tables.columns import choose_columns, read_rows, require_names
 from stages.tables.hints import hints
 from stages.tables.line import Line
@@ -34,7 +34,7 @@ def main() -> None:
     names = [column.name for column in columns]
     with output_folder(PREPARED) as folder, TemporaryFile(dir=folder) as spool:
         batches = read_rows(table, columns, params)
-        num_rows, num_dropped, filled = spool_rows(batches, spool, columns, params.missing)
+        num_rows, num_dropped, num_filled = spool_rows(batches, spool, len(names), is_filled)
         required = columns[-1:] if is_filled else columns
         missing = counted({column.name: column.missing.num_cells for column in required})
         dropped = f", {num_dropped} with missing cells dropped ({missing})" if num_dropped else ""
@@ -42,16 +42,17 @@ def main() -> None:
         inputs = [*chain(*(inputs_of(name, found) for name in names))]
         require_names(str(table.path), inputs)
         sizes = split_sizes(num_rows, dropped, params)
-        is_kept, means = learn(read_spool(spool, columns, found, sizes, params), is_filled)
+        read = partial(read_spool, spool, columns, found, sizes, params)
+        is_kept, means = learn(read(), is_filled)
         is_kept[-1] = True  # the target
-        kept = [name for name, keep in zip(inputs, is_kept, strict=True) if keep]
+        kept = [*compress(inputs, is_kept)]
         if len(kept) == 1:
             raise UserError(
                 "prepare: no column to learn from varies in the training rows. Add rows, or choose"
                 " other columns."
             )
-        rows_again = read_spool(spool, columns, found, sizes, params)
-        write_splits(rows_again, kept, is_kept, means, params.dtype, folder)
+        writers = [SplitWriter(folder / f"{name}.parquet", kept, params.dtype) for name in SPLITS]
+        write_splits(read(), writers, is_kept, means)
         mean_of = dict(zip(inputs, means.tolist(), strict=True))
         fill = {name: mean_of[name] for name in kept[:-1] if is_filled and name in names}
         categories = {
@@ -59,7 +60,9 @@ def main() -> None:
             for name in found
             if (texts := [text for text in found[name] if f"{name}={text}" in kept])
         }
-        filled = {name: n for name, n in filled.items() if name in kept or name in categories}
+        used = {*kept, *categories}
+        counts = zip(names, num_filled.tolist(), strict=True)
+        filled = {name: count for name, count in counts if count and name in used}
         training = Split(folder / "train.parquet")
         described = statistics(training, sizes, categories, fill=fill, filled=filled)
         write_json(folder / "statistics.json", described.model_dump())
@@ -71,9 +74,7 @@ def main() -> None:
         "numbers": listed([name for name in names if name not in found]),
         "categories": counted({name: len(texts) for name, texts in found.items()}),
         "ignored": listed([name for name in table.names if name not in names]),
-        "left out, constant in the training rows": listed(
-            [name for name in inputs if name not in {*kept}]
-        ),
+        "left out, constant in the training rows": listed([*compress(inputs, ~is_kept)]),
     }
     print(f"prepare: {'; '.join(f'{kind}: {text}' for kind, text in listings.items() if text)}")
     for hint in hints(Split(PREPARED / "train.parquet"), params):
@@ -105,8 +106,7 @@ def split_sizes(num_rows: int, dropped: str, params: PrepareParams) -> tuple[int
     num_validation, num_test = round(num_rows * params.validation), round(num_rows * params.test)
     sizes = num_rows - num_validation - num_test, num_validation, num_test
     fractions = zip(SPLITS, sizes, (1.0, params.validation, params.test), strict=True)
-    empty = [name for name, size, fraction in fractions if fraction and size < 1]
-    if empty:
+    if empty := [name for name, size, fraction in fractions if fraction and size < 1]:
         raise UserError(
             f"prepare: {num_rows} rows are too few{dropped}: no row is left for {', '.join(empty)}."
             " Add rows, or change `prepare.features`, `prepare.validation` or `prepare.test`."
@@ -115,19 +115,13 @@ def split_sizes(num_rows: int, dropped: str, params: PrepareParams) -> tuple[int
 
 
 def write_splits(
-    labelled: Labelled,
-    kept: list[str],
-    is_kept: NDArray[np.bool_],
-    fill: NDArray[np.float64],
-    dtype: str,
-    folder: Path,
+    labelled: Labelled, writers: list[SplitWriter], is_kept: NDArray[np.bool_], fill: Floats
 ) -> None:
-    """Write the kept inputs to one Parquet file per split; ``fill`` stands for missing cells."""
-    writers = [SplitWriter(folder / f"{name}.parquet", kept, dtype) for name in SPLITS]
+    """Write the kept inputs of each split; ``fill``, shape ``(inputs,)``, is for missing cells."""
     for labels, rows in labelled:
         is_missing = ~np.isfinite(rows)
         if is_missing.any():
-            rows[is_missing] = np.broadcast_to(fill, rows.shape)[is_missing]
+            np.copyto(rows, fill, where=is_missing)
         values = rows if is_kept.all() else rows[:, is_kept]
         for label, writer in enumerate(writers):
             writer.write(values[labels == label])

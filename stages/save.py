@@ -19,7 +19,6 @@ from stages.base.files import (
     STATISTICS,
     WEIGHTS,
     read_json,
-    sha256,
     write_json,
 )
 from stages.base.outputs import output_folder
@@ -48,7 +47,7 @@ def main() -> None:
             from stages.release.export import export  # noqa: PLC0415 (not for every release)
 
             (folder / ONNX).write_bytes(export(folder / MODEL))
-        manifest = build_manifest(folder, statistics, params, evaluation)
+        manifest = build_manifest(folder, statistics, params, evaluation, predictions.hashes)
         write_json(folder / MANIFEST, manifest.model_dump())
         (folder / "README.md").write_text(card(manifest), encoding="utf-8")
         differences = prove(folder, split, predictions)
@@ -81,7 +80,11 @@ def require_scores(scores: dict[str, float], split: str, required: dict[Any, flo
 
 
 def build_manifest(
-    folder: Path, statistics: Statistics, params: SaveParams, scores: dict[str, Any]
+    folder: Path,
+    statistics: Statistics,
+    params: SaveParams,
+    scores: dict[str, Any],
+    hashes: dict[str, str],
 ) -> Manifest:
     """Return the content of model.json for the model files in ``folder``."""
     low, high, mean = statistics.minimum, statistics.maximum, statistics.mean
@@ -92,7 +95,7 @@ def build_manifest(
         for name in [*signature.features, signature.target]
     ]
     widths = None if signature.hidden is None else [len(inputs), *signature.hidden, 1]
-    data = [STATISTICS, *(PREPARED / f"{name}.parquet" for name in SPLITS)]
+    data = [STATISTICS.name, *(f"{name}.parquet" for name in SPLITS)]
     model_files = [ONNX, MODEL] if params.onnx else [MODEL]
     split = scored_split(statistics)
     return Manifest(
@@ -107,7 +110,7 @@ def build_manifest(
             "save": params.model_dump(),
         },
         scores=scores,
-        data={path.name: sha256(path) for path in data},
+        data={name: hashes[name] for name in data},
         files={name: describe_file(folder / name) for name in model_files},
         proof={
             "split": split,

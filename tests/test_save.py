@@ -4,6 +4,7 @@ import shutil
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -194,6 +195,15 @@ def change_weights():
     WEIGHTS.write_bytes(content)
 
 
+def change_a_target():
+    """Correct a validation row: no prediction, and nothing in statistics.json, changes."""
+    path = PREPARED / "validation.parquet"
+    table = pq.read_table(path)
+    targets = table["y"].to_numpy().copy()
+    targets[0] += 1
+    pq.write_table(table.set_column(1, table.schema.field("y"), pa.array(targets)), path)
+
+
 @pytest.mark.parametrize(
     "mix",
     [
@@ -202,8 +212,9 @@ def change_weights():
         lambda: change_predictions(lambda numbers: numbers[1:]),
         lambda: FIGURE.write_text("another figure"),
         lambda: STATISTICS.write_text(STATISTICS.read_text() + "\n"),
+        change_a_target,
     ],
-    ids=["weights", "scores", "rows", "figure", "statistics"],
+    ids=["weights", "scores", "rows", "figure", "statistics", "targets"],
 )
 def test_scores_and_predictions_of_other_weights_or_rows_are_not_released(released, mix):
     before = contents(RELEASE)
@@ -212,8 +223,8 @@ def test_scores_and_predictions_of_other_weights_or_rows_are_not_released(releas
         save.main()
     assert str(error.value) == (
         "save: metrics/evaluation.json, metrics/plots/figure.svg and metrics/predictions.parquet"
-        " were not made from models/trained/weights.safetensors and data/prepared/statistics.json."
-        " Run `dvc repro --force evaluate`."
+        " were not made from models/trained/weights.safetensors and data/prepared. Run"
+        " `dvc repro --force evaluate`."
     )
     assert contents(RELEASE) == before
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ def write_aside(path: Path, content: bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def draft_of(path: Path) -> Path:
+    """Return the path of a draft beside ``path``; those of killed processes are deleted."""
+    for leftover in path.parent.glob(f".{escape(path.name)}.*.draft"):
+        leftover.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.draft")
 
 
 def read_json(path: Path) -> dict[str, Any]:

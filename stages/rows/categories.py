@@ -31,23 +31,15 @@ def coefficient_names(features: Sequence[str]) -> list[str]:
 def encode(
     rows: NDArray[np.floating], columns: Sequence[str], categories: Categories
 ) -> NDArray[np.floating]:
-    """Turn each category column into one feature per category.
+    """Turn each category column, which holds indices of categories, into one feature per category.
 
-    Args:
-        rows: Shape ``(rows, columns)``. A category column holds the index of each row's category.
-        columns: The table's columns; the target is last.
-        categories: The categories of each category column.
-
-    Returns:
-        The rows with their features in order, then the target, shape ``(rows, features + 1)``;
-        ``rows`` itself, without a copy, if there are no categories.
+    ``rows`` has the shape ``(rows, columns)``, with the target last; the result has the shape
+    ``(rows, features + 1)``. Without categories it is ``rows`` itself, not a copy.
     """
     if not categories:
         return rows
-    features = []
-    for column, cells in zip(columns, rows.T, strict=True):
-        if column in categories:
-            features.append(cells[:, None] == np.arange(len(categories[column])))
-        else:
-            features.append(cells[:, None])
+    features = [
+        cells == np.arange(len(categories[column])) if column in categories else cells
+        for column, cells in zip(columns, rows.T[:, :, None], strict=True)
+    ]
     return np.concatenate(features, axis=1, dtype=rows.dtype)

@@ -1,6 +1,5 @@
 """The predictions for the rows of a split, with the hashes of the files that they belong to."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -11,8 +10,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from stages.base.errors import UserError
-from stages.base.files import EVALUATION, FIGURE, PREDICTIONS, STATISTICS, WEIGHTS, sha256
-from stages.rows.split import Split, Statistics, arrow_column
+from stages.base.files import (
+    EVALUATION,
+    FIGURE,
+    PREDICTIONS,
+    PREPARED,
+    STATISTICS,
+    WEIGHTS,
+    draft_of,
+    sha256,
+)
+from stages.rows.split import SPLITS, Split, Statistics, arrow_column
 
 
 def scored_split(statistics: Statistics) -> Literal["test", "train"]:
@@ -28,11 +36,11 @@ def predictions_file(dtype: str) -> Iterator[Callable[[NDArray[np.floating]], No
     of the ``with`` block, the file gets the hashes of all that belongs to it.
     """
     schema = pa.schema([("predicted", pa.from_numpy_dtype(dtype))])
-    draft = PREDICTIONS.with_name(f".{PREDICTIONS.name}.{os.getpid()}.draft")
+    draft = draft_of(PREDICTIONS)
     try:
         with pq.ParquetWriter(draft, schema, compression="NONE", use_dictionary=False) as file:
             yield lambda rows: file.write_batch(pa.record_batch([arrow_column(rows)], schema))
-            file.add_key_value_metadata(_origin())
+            file.add_key_value_metadata(_hashes())
         draft.replace(PREDICTIONS)
     finally:
         draft.unlink(missing_ok=True)
@@ -42,8 +50,8 @@ class Predictions:
     """What `evaluate` predicted for the rows of ``split``.
 
     Raises:
-        UserError: If the file is missing or damaged, or if predictions, scores, figure, statistics
-            or weights do not belong to each other and to these rows.
+        UserError: If the file is missing or damaged, or if predictions, scores, figure, weights
+            and the files of data/prepared do not belong to each other.
     """
 
     def __init__(self, split: Split) -> None:
@@ -53,12 +61,13 @@ class Predictions:
             raise UserError(
                 f"{PREDICTIONS} does not hold predictions. Run `dvc repro --force evaluate`."
             ) from None
-        metadata = self._file.metadata
-        is_same = _origin().items() <= (metadata.metadata or {}).items()
+        metadata, self.hashes = self._file.metadata, _hashes()
+        expected = {name.encode(): sha.encode() for name, sha in self.hashes.items()}
+        is_same = expected.items() <= (metadata.metadata or {}).items()
         if not is_same or metadata.num_rows != split.num_rows:
             raise UserError(
                 f"save: {EVALUATION}, {FIGURE} and {PREDICTIONS} were not made from {WEIGHTS} and"
-                f" {STATISTICS}. Run `dvc repro --force evaluate`."
+                f" {PREPARED}. Run `dvc repro --force evaluate`."
             )
 
     def read(self, block: int) -> NDArray[Any]:
@@ -67,7 +76,8 @@ class Predictions:
         return np.from_dlpack(column.chunk(0))[:, None]
 
 
-def _origin() -> dict[bytes, bytes]:
-    """Return the hashes of the files that must belong to the same model as the predictions."""
-    paths = {b"figure": FIGURE, b"scores": EVALUATION, b"rows": STATISTICS, b"weights": WEIGHTS}
-    return {name: sha256(path).encode() for name, path in paths.items()}
+def _hashes() -> dict[str, str]:
+    """Return the SHA-256 of each file that belongs to the predictions, by the file's name."""
+    splits = [PREPARED / f"{name}.parquet" for name in SPLITS]
+    paths = [FIGURE, EVALUATION, WEIGHTS, STATISTICS, *splits]
+    return {path.name: sha256(path) for path in paths}

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from stages.base.errors import UserError, is_out_of_memory
 from stages.base.files import STATISTICS
@@ -58,10 +58,8 @@ class Statistics(StrictModel):
 
     columns: list[str]
     categories: dict[str, list[str]]
-    fill: dict[str, float] = Field(
-        default={}
-    )  # what stands for a missing cell of each column of numbers
-    filled: dict[str, int] = Field(default={})  # how many cells were filled, by column
+    fill: dict[str, float]  # what stands for a missing cell of each column of numbers
+    filled: dict[str, int]  # how many cells were filled, by column
     rows: dict[str, int]
     mean: dict[str, float]
     standard_deviation: dict[str, float]
@@ -125,8 +123,7 @@ class Split:
         if len(schema.names) < 2 or kinds not in ({"float"}, {"double"}):
             raise _damaged(path, "its columns are not of one floating-point type")
         self.dtype = "float32" if kinds == {"float"} else "float64"
-        self.features: list[str] = schema.names[:-1]
-        self.target: str = schema.names[-1]
+        *self.features, self.target = schema.names
         self.num_rows: int = self.metadata.num_rows
         self.num_blocks: int = self.metadata.num_row_groups
         self.block_rows = block_rows(len(schema.names))

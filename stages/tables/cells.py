@@ -16,7 +16,7 @@ from stages.tables.table import Batch
 
 BOOLEANS = {"false": 0.0, "true": 1.0}
 SPACES = " \t"  # around a cell; they do not count
-TEXTS = pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view
+TEXTS = pa.string(), pa.large_string(), pa.string_view()
 # The texts that Arrow casts to a number:
 NUMBER = r"^[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|(?i:nan(\(\w*\))?|inf|infinity))$"
 # Each sign between thousands, and the characters that are written for it (no-break spaces, ’):
@@ -57,8 +57,7 @@ class CellParser:
 
     def __call__(self, column: pa.Array, is_category: bool) -> Cells:
         """Read a column of a batch; all its cells are categories if ``is_category`` is true."""
-        is_dictionary = pa.types.is_dictionary(column.type)
-        is_text = is_dictionary or any(is_text(column.type) for is_text in TEXTS)
+        is_text = column.type in TEXTS or pa.types.is_dictionary(column.type)
         try:
             if is_text or is_category:
                 return self._parse_text(column, is_category or self._has_types)
@@ -86,7 +85,7 @@ class CellParser:
             is_number = pc.and_(is_number, pa.array(np.isnan(numbers)))
             numbers = np.full_like(numbers, np.nan)
         texts = pc.if_else(is_number, None, cells).dictionary_encode()
-        codes = np.asarray(pc.fill_null(texts.indices, -1))
+        codes: NDArray[Any] = np.from_dlpack(pc.fill_null(texts.indices, -1))
         return Cells(numbers, texts.dictionary.to_pylist(), codes)
 
     def _to_numpy(self, column: pa.Array) -> NDArray[np.float64]:
@@ -95,9 +94,8 @@ class CellParser:
             column = pc.cast(column, pa.string())  # a cast from decimal rounds twice
         column = pc.cast(column, pa.float64(), safe=False)
         if column.null_count:
-            numbers = np.asarray(pc.fill_null(column, np.nan))
-        else:
-            numbers = np.from_dlpack(column)  # np.asarray would import pandas
+            column = pc.fill_null(column, np.nan)
+        numbers: NDArray[Any] = np.from_dlpack(column)  # np.asarray would import pandas
         if len(self._numbers) and not pa.types.is_boolean(kind):
             # Round the markers as the column's type rounds them.
             is_float = pa.types.is_floating(kind)
@@ -137,6 +135,5 @@ class Found:
 
 def require_no_faults(sentences: Iterable[str | None]) -> None:
     """Raise a UserError of all sentences, if there are any."""
-    faults = [*filter(None, sentences)]
-    if faults:
+    if faults := [*filter(None, sentences)]:
         raise UserError("\n".join(faults))

@@ -15,11 +15,19 @@ from stages.base.progress import Progress
 from stages.base.threads import in_order
 from stages.rows.categories import MAX_CATEGORIES
 from stages.tables.cells import BOOLEANS, CellParser, Cells, Found, require_no_faults
-from stages.tables.cures import SET_MISSING, cure_of_texts, leave_out, looks_like_number
+from stages.tables.cures import (
+    DATE,
+    SET_MISSING,
+    cure_of_signs,
+    has_digit,
+    leave_out,
+    looks_like_number,
+)
 from stages.tables.line import Line
 from stages.tables.table import Batch, Table, listed, repeated_names, require_columns
 
 INDEX = re.compile(r"(Unnamed: \d+|__index_level_\d+__)?")  # as pandas names its index
+MAX_WORDS = 5  # in a cure
 MIN_STEPS = 1000  # in the range of a column; with fewer, float32 cannot tell its rows apart
 
 
@@ -92,26 +100,21 @@ class TableColumn:
         The table is read once more if other signs may make numbers of the cells.
         """
         where, params = f"{table.path}, column `{self.name}`", self._params
-        is_target = self.name == params.target
+        correct = f"Correct the column, or {leave_out(self.name, params)}."
+        is_text_target = self.name == params.target and not self._is_boolean()
         num_missing = self.missing.num_cells if params.missing == "error" else 0
         is_mixed = self._num_numbers > 0
         if not self._is_declared:
             is_mixed |= any(map(looks_like_number, self._codes))
         if self._problem:
-            return (
-                f"{where}: {self._problem}. Correct the column, or {leave_out(self.name, params)}."
-            )
-        if self._codes and (is_mixed or (is_target and not self._is_boolean())):
-            is_rare = self._text.num_cells < self._num_numbers and not self._is_boolean()
-            cure = cure_of_texts(table, self.name, [*self._codes], is_rare, params)
-            fault = self._text.sentence(self.name, "not a number", cure)
+            return f"{where}: {self._problem}. {correct}"
+        if self._codes and (is_mixed or is_text_target):
+            fault = self._text.sentence(self.name, "not a number", self._cure_of_texts(table))
         elif len(self._codes) > MAX_CATEGORIES:
-            fault = f"{where}: text with more than {MAX_CATEGORIES} different values. Correct"
-            fault += f" the column, or {leave_out(self.name, params)}."
+            fault = f"{where}: text with more than {MAX_CATEGORIES} different values. {correct}"
         elif self._is_coarse():
-            numbers = f"{self._lowest!r} and {self._highest!r}"
-            fault = f"{where}: float32 cannot resolve the steps between {numbers}."
-            fault += " Set `prepare.dtype` to float64."
+            steps = f"the steps between {self._lowest!r} and {self._highest!r}"
+            fault = f"{where}: float32 cannot resolve {steps}. Set `prepare.dtype` to float64."
         else:
             cure = "Rescale the column, or set `prepare.dtype` to float64."
             fault = self._too_large.sentence(self.name, "too large for float32", cure)
@@ -121,6 +124,27 @@ class TableColumn:
             return fault
         cure = "Set `prepare.missing` to drop or fill, or correct the file."
         return self.missing.sentence(self.name, "missing or not finite", cure)
+
+    def _cure_of_texts(self, table: Table | Line) -> str:
+        """What to do about texts in a column that should hold numbers."""
+        params, without = self._params, leave_out(self.name, self._params)
+        if table.has_types:
+            return f"Its type is text: store numbers, or {without}."
+        words = [text for text in self._codes if not has_digit(text)]
+        others = [text for text in self._codes if has_digit(text)]
+        if others and all(map(DATE.fullmatch, others)):
+            return f"Dates and times are not understood: {without}."
+        is_number = bool(others) and all(map(looks_like_number, others))
+        signs = cure_of_signs(table, self.name, params) if is_number else ""
+        is_rare = self._text.num_cells < self._num_numbers and not self._is_boolean()
+        if 0 < len(words) <= MAX_WORDS and (signs or (is_rare and not others)):
+            listing = ", ".join(json.dumps(word, ensure_ascii=False) for word in words)
+            listing = "it" if len(words) == 1 and not signs else listing
+            also = f", and {SET_MISSING}" if params.missing == "error" else ", or correct the file"
+            return f"{signs} List {listing} in `prepare.missing_values`{also}.".lstrip()
+        declare = " list it in `prepare.categories` if its cells are categories,"
+        declare = "" if self.name == params.target else declare
+        return signs or f"Correct the column,{declare} or {without}."
 
     def _is_coarse(self) -> bool:
         """Whether float32 leaves too few steps of a column that float64 resolves."""
@@ -181,8 +205,7 @@ def choose_columns(table: Table | Line, params: PrepareParams) -> list[TableColu
 
 def require_names(where: str, inputs: Sequence[str]) -> None:
     """Check that every feature has its own name, in the rows and in metrics/evaluation.json."""
-    repeated = repeated_names(["intercept", *inputs])
-    if repeated:
+    if repeated := repeated_names(["intercept", *inputs]):
         raise UserError(
             f"{where}: more than one column or category has the name {listed(repeated)}"
             " (metrics/evaluation.json has an `intercept`, too). Rename the column."

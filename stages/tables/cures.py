@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Sequence
 from itertools import product
 
 from stages.base.params import PrepareParams
@@ -13,7 +12,6 @@ from stages.tables.table import Table
 EXPONENT = re.compile(r"(?<=\d)[eE][+-]?\d+$")
 DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?|\d{1,2}:\d{2}(:[\d.,]+)?")
 SET_MISSING = "set `prepare.missing` to drop or fill"
-MAX_WORDS = 5
 
 
 def looks_like_number(text: str) -> bool:
@@ -35,31 +33,6 @@ def leave_out(column: str, params: PrepareParams) -> str:
     if params.features:
         return "remove it from `prepare.features`"
     return "list it in `prepare.exclude`"
-
-
-def cure_of_texts(
-    table: Table | Line, column: str, texts: Sequence[str], is_rare: bool, params: PrepareParams
-) -> str:
-    """What to do about texts, the first different ones, in a column that should hold numbers.
-
-    ``is_rare`` tells whether there are more numbers than texts.
-    """
-    if table.has_types:
-        return f"Its type is text: store numbers, or {leave_out(column, params)}."
-    words = [text for text in texts if not has_digit(text)]
-    others = [text for text in texts if has_digit(text)]
-    if others and all(map(DATE.fullmatch, others)):
-        return f"Dates and times are not understood: {leave_out(column, params)}."
-    is_number = bool(others) and all(map(looks_like_number, others))
-    signs = cure_of_signs(table, column, params) if is_number else ""
-    if 0 < len(words) <= MAX_WORDS and (signs or (is_rare and not others)):
-        listing = ", ".join(json.dumps(word, ensure_ascii=False) for word in words)
-        listing = "it" if len(words) == 1 and not signs else listing
-        also = f", and {SET_MISSING}" if params.missing == "error" else ", or correct the file"
-        return f"{signs} List {listing} in `prepare.missing_values`{also}.".lstrip()
-    is_target = column == params.target
-    declare = "" if is_target else " list it in `prepare.categories` if its cells are categories,"
-    return signs or f"Correct the column,{declare} or {leave_out(column, params)}."
 
 
 def cure_of_signs(table: Table | Line, column: str, params: PrepareParams) -> str:

@@ -20,13 +20,13 @@ def hints(training: Split, params: PrepareParams) -> list[str]:
         if len(values) < MIN_VALUES:
             continue
         gaps = np.diff(values)
-        for end, gap, others in ((0, gaps[0], values[1:]), (-1, gaps[-1], values[:-1])):
-            if gap > MIN_GAP * np.ptp(others):
-                found.append(
-                    f"`{name}` is {values[end]:.9g} in {counts[end]} row(s), far from other values:"
-                    " if that marks a missing cell, list it in `prepare.missing_values`; if it is a"
-                    " total, delete the row"
-                )
+        found += [
+            f"`{name}` is {values[end]:.9g} in {counts[end]} row(s), far from other values: if that"
+            " marks a missing cell, list it in `prepare.missing_values`; if it is a total, delete"
+            " the row"
+            for end in (0, -1)
+            if gaps[end] > MIN_GAP * np.ptp(np.delete(values, end))
+        ]
         is_whole, is_rising = (values % 1 == 0).all(), (np.diff(cells) > 0).all()
         if name == training.target:
             if values[0] > 0 and cells.std() > DECADES_DEVIATION * cells.mean():

@@ -16,29 +16,25 @@ Labelled = Iterator[tuple[NDArray[np.uint8], NDArray[Any]]]  # splits (rows,), (
 
 
 def spool_rows(
-    batches: Iterable[NDArray[np.floating]],
-    spool: IO[bytes],
-    columns: Sequence[TableColumn],
-    missing: str,
-) -> tuple[int, int, dict[str, int]]:
+    batches: Iterable[NDArray[np.floating]], spool: IO[bytes], num_columns: int, is_filled: bool
+) -> tuple[int, int, NDArray[np.int_]]:
     """Write the rows that are used: without missing cells or, if these are filled, with a target.
 
     Returns:
         Their number, that of the other rows, and how many cells of each column are to be filled.
     """
     num_rows = num_dropped = 0
-    num_filled = np.zeros(len(columns), int)
+    num_filled = np.zeros(num_columns, int)
     for batch in batches:
         is_missing = ~np.isfinite(batch)
-        is_used = ~(is_missing[:, -1] if missing == "fill" else is_missing.any(axis=1))
+        is_used = ~(is_missing[:, -1] if is_filled else is_missing.any(axis=1))
         rows = batch if is_used.all() else batch[is_used]
         spool.write(np.ascontiguousarray(rows).data)
         num_rows += len(rows)
         num_dropped += len(batch) - len(rows)
-        if missing == "fill":
+        if is_filled:
             num_filled += is_missing[is_used].sum(axis=0)
-    counts = zip(columns, num_filled.tolist(), strict=True)
-    return num_rows, num_dropped, {column.name: count for column, count in counts if count}
+    return num_rows, num_dropped, num_filled
 
 
 def read_spool(
@@ -50,12 +46,12 @@ def read_spool(
 ) -> Labelled:
     """Yield the rows with one input per category, some at a time, and the split of each row."""
     spool.seek(0)
-    names, dtype = [column.name for column in columns], np.dtype(params.dtype)
+    names = [column.name for column in columns]
     for labels in split_labels(sizes, params.split, params.seed):
-        content = bytearray(spool.read(len(labels) * len(names) * dtype.itemsize))
-        rows = np.frombuffer(content, dtype).reshape(len(labels), len(names))
-        for column, cells in zip(columns, rows.T, strict=True):
-            column.recode(cells)
+        cells = np.fromfile(spool, params.dtype, len(labels) * len(names))
+        rows = cells.reshape(len(labels), len(names))
+        for column, codes in zip(columns, rows.T, strict=True):
+            column.recode(codes)
         yield labels, encode(rows, names, categories)
 
 

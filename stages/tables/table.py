@@ -2,28 +2,28 @@
 
 import difflib
 import json
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from stages.base.errors import UserError
-from stages.tables.quotes import faulty_quote_line
 
 BATCH_BYTES = 2**20  # of text; also the read-ahead of a column in a large Parquet file
 BATCH_CELLS = 2**18
-# A batch of very many columns still has about a thousand rows:
-COLUMN_BYTES = 2**13
+COLUMN_BYTES = 2**13  # so a batch of very many columns still has about a thousand rows
 MIN_BATCH_ROWS = 2**10
 MAX_ROW_BYTES = 2**25
 HEADER_BYTES = 2**22  # a header and the row below it
-DELIMITERS = {".csv": ",", ".tsv": "\t"}  # by suffix; a CSV file may have another
 PARQUET = ".parquet"
+FORMATS = ".csv", ".tsv", PARQUET
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -45,7 +45,7 @@ class TableFile:
         self.index: list[str] = []  # columns that are an index of pandas
         self._format, self._compression = format_of(path)
         self.delimiter = "\t" if self._format == ".tsv" else delimiter
-        if self._format not in {*DELIMITERS, PARQUET}:
+        if self._format not in FORMATS:
             raise UserError(
                 f"{path} is not a table. Save it as .csv, .tsv (also .gz or .zst) or .parquet."
                 ' In Excel, save it as "CSV UTF-8".'
@@ -53,14 +53,12 @@ class TableFile:
         if self._format == PARQUET:
             with self._opened() as (file, _):
                 schema = pq.read_schema(file)
-                index = (schema.pandas_metadata or {}).get("index_columns", [])
+                self.index = (schema.pandas_metadata or {}).get("index_columns", [])
             self._raw_names = self.names = schema.names
-            self.index = [name for name in index if name in schema.names]
             return
         with self._opened() as (_, stream):
-            header = (
-                stream.read(HEADER_BYTES).partition(b"\n")[0].decode("utf-8-sig", "replace").strip()
-            )
+            first_line = stream.read(HEADER_BYTES).partition(b"\n")[0]
+        header = first_line.decode("utf-8-sig", "replace").strip()
         others = [character for character in ";\t|," if character in header]
         if self._format != ".tsv" and others and self.delimiter not in header:
             delimiter = json.dumps(others[0])
@@ -137,12 +135,10 @@ class Table:
         self.has_types = format_of(first.path)[0] == PARQUET
         self.delimiter = first.delimiter
         for file in self._files:
-            repeated = repeated_names(file.names)
-            if repeated:
+            if repeated := repeated_names(file.names):
                 problem = f"more than one column {listed(repeated)}. Give each its own name."
                 raise UserError(f"{file.path}: {problem}")
-            others = sorted({*file.names} ^ {*first.names})
-            if others:
+            if others := sorted({*file.names} ^ {*first.names}):
                 problem = f"has other columns than {first.path}: {listed(others)}"
                 raise UserError(f"{file.path} {problem}. Give all files the same columns.")
 
@@ -150,15 +146,13 @@ class Table:
         """Read the rows of all files."""
         for number, file in enumerate(self._files):
             for batch in file.batches(columns):
-                yield batch._replace(
-                    fraction_read=(number + batch.fraction_read) / len(self._files)
-                )
+                fraction_read = (number + batch.fraction_read) / len(self._files)
+                yield batch._replace(fraction_read=fraction_read)
 
 
 def require_columns(where: str, names: Sequence[str], needed: Collection[str], cure: str) -> None:
     """Check that a table has the needed columns."""
-    missing = sorted({*needed} - {*names})
-    if missing:
+    if missing := sorted({*needed} - {*names}):
         close = [name for item in missing for name in difflib.get_close_matches(item, names, n=1)]
         likely = f" Did you mean {listed([*dict.fromkeys(close)])}?" if close else ""
         raise UserError(
@@ -179,9 +173,8 @@ def listed(names: Sequence[str]) -> str:
 
 def format_of(path: Path) -> tuple[str, str | None]:
     """The suffix of the format, and the name of the compression."""
-    *_, format_suffix, last = ["", "", *(suffix.lower() for suffix in path.suffixes)]
-    compression = COMPRESSIONS.get(last)
-    return (format_suffix if compression else last), compression
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    return (path.with_suffix("") if compression else path).suffix.lower(), compression
 
 
 def _files(path: Path) -> list[Path]:
@@ -196,3 +189,32 @@ def _files(path: Path) -> list[Path]:
         kinds = ", ".join(formats) or "no format"
         raise UserError(f"{path} holds files of {kinds}. Put files of one format there.")
     return files
+
+
+def faulty_quote_line(stream: pa.NativeFile, delimiter: str) -> int | None:
+    """Find a quote that would make Arrow join rows unnoticed, and return its line, if there is any.
+
+    An opening quote must follow a delimiter or a line break, and a closing quote must precede one.
+    A doubled quote inside a cell counts as a closing and an opening quote.
+    """
+    is_edge = np.zeros(256, bool)
+    is_edge[[*b'"\r\n', ord(delimiter)]] = True
+    text = b"\n" + stream.read(BATCH_BYTES).removeprefix(BOM_UTF8)
+    num_breaks = num_quotes = quote_line = 0  # the break before the file makes its first line 1
+    while True:
+        content = stream.read(BATCH_BYTES)
+        text += content or b"\n"
+        if b'"' in text:
+            characters = np.frombuffer(text, np.uint8)
+            places = np.flatnonzero(characters[1:-1] == ord('"')) + 1
+            closes = (np.arange(len(places)) + num_quotes) % 2
+            faulty = places[~is_edge[characters[places + 2 * closes - 1]]]
+            if len(faulty):
+                return num_breaks + text.count(b"\n", 0, faulty[0])
+            num_quotes += len(places)
+            if len(places):
+                quote_line = num_breaks + text.count(b"\n", 0, places[-1])
+        if not content:
+            return quote_line if num_quotes % 2 else None  # the last quote is not closed
+        num_breaks += text.count(b"\n", 0, len(text) - 2)
+        text = text[-2:]  # the second byte has not been checked yet

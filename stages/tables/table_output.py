@@ -1,6 +1,5 @@
 """Write a table batch by batch: CSV, TSV or Parquet, or CSV to the standard output."""
 
-import os
 import shutil
 import signal
 import sys
@@ -14,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stages.base.errors import UserError
-from stages.tables.table import DELIMITERS, PARQUET
+from stages.base.files import draft_of
+from stages.tables.table import FORMATS, PARQUET
 
 Write = Callable[[Sequence[pa.Array]], None]
 
@@ -36,9 +36,9 @@ def table_output(
         return
     final = Path(path).resolve()  # write the file that a link points to
     suffix = final.suffix.lower()
-    if suffix not in {*DELIMITERS, PARQUET}:
+    if suffix not in FORMATS:
         raise UserError(f"--output must end in .csv, .tsv or .parquet. Got {path}.")
-    draft = final.with_name(f".{final.name}.{os.getpid()}.draft")
+    draft = draft_of(final)
     try:
         with draft.open("wb") as file, _writer(file, names, suffix, delimiter, decimal) as write:
             yield write
@@ -86,21 +86,19 @@ def _writer(
 
 
 def _to_text(columns: Sequence[pa.Array], delimiter: str, decimal: str) -> bytes:
-    """The lines of a batch; a cell has quotes if it holds a delimiter, a quote or a line break."""
-    texts = [
-        pc.replace_substring(pc.cast(column, pa.string()), ".", decimal)
-        if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)
-        else pc.cast(column, pa.string())
-        for column in columns
-    ]
-    cells = [_quoted(pc.fill_null(text, ""), delimiter) for text in texts]
+    """The lines of a batch."""
+    cells = [_to_cells(column, delimiter, decimal) for column in columns]
     cells[-1] = pc.binary_join_element_wise(cells[-1], "\n", "")
     lines = pc.binary_join_element_wise(*cells, delimiter)
     content = lines.buffers()[2]  # all lines, one after the other
     return content[: pc.sum(pc.binary_length(lines)).as_py() or 0] if content else b""
 
 
-def _quoted(cells: pa.Array, delimiter: str) -> pa.Array:
+def _to_cells(column: pa.Array, delimiter: str, decimal: str) -> pa.Array:
+    """Text; with quotes around a cell that holds a delimiter, a quote or a line break."""
+    cells = pc.fill_null(pc.cast(column, pa.string()), "")
+    if pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        cells = pc.replace_substring(cells, ".", decimal)
     needs_quotes = pc.match_substring_regex(cells, rf'["\r\n\x{ord(delimiter):02x}]')
     if not pc.any(needs_quotes).as_py():
         return cells

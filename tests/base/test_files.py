@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stages.base.errors import UserError
-from stages.base.files import read_json, write_csv, write_json
+from stages.base.files import draft_of, read_json, write_csv, write_json
 from stages.base.outputs import _locked, output_folder
 from tests.conftest import contents
 
@@ -90,3 +90,13 @@ def test_a_link_is_replaced_and_its_target_stays(tmp_path):
     assert (tmp_path / "trained/new").exists()
     assert [path.name for path in target.iterdir()] == ["kept"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "trained"]
+
+
+def test_a_draft_replaces_those_of_killed_processes_and_no_others(tmp_path):
+    others = [tmp_path / ".y[1].csv.draft", tmp_path / ".y1.csv.7.draft", tmp_path / "y[1].csv"]
+    for path in (*others, tmp_path / ".y[1].csv.7.draft"):
+        path.touch()
+    draft = draft_of(tmp_path / "y[1].csv")
+    assert draft.parent == tmp_path
+    assert not draft.exists()
+    assert sorted(tmp_path.iterdir()) == sorted(others)

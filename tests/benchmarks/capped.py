@@ -49,7 +49,8 @@ def write_table(num_bytes: int) -> None:
             writer.write(rows)
         writer.close()
     training = Split(PREPARED / "train.parquet")
-    write_json(PREPARED / "statistics.json", statistics(training, sizes, {}).model_dump())
+    described = statistics(training, sizes, {}, fill={}, filled={})
+    write_json(PREPARED / "statistics.json", described.model_dump())
 
 
 def seconds(epochs: int, batch_size: int | None, hidden: list[int], *, is_capped: bool) -> float:

@@ -24,9 +24,9 @@ def fit(tmp_path):
         writer.write(table.to_numpy(dtype))
         writer.close()
         training = Split(tmp_path / "train.parquet")
-        return least_squares(
-            training, statistics(training, (len(table), 0, 0), categories=categories or {}, fill={})
-        )
+        sizes = len(table), 0, 0
+        described = statistics(training, sizes, categories or {}, fill={}, filled={})
+        return least_squares(training, described)
 
     return of_table
 

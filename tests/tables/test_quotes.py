@@ -6,13 +6,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stages.tables import quotes
+from stages.tables import table
 
 
 def faulty_line(text, size=1000):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quotes, "READ_BYTES", size)
-        return quotes.faulty_quote_line(pa.BufferReader(text.encode()), ";")
+        patch.setattr(table, "BATCH_BYTES", size)
+        return table.faulty_quote_line(pa.BufferReader(text.encode()), ";")
 
 
 @pytest.mark.parametrize(
