@@ -72,7 +72,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--output", default="-", metavar="FILE", help="file to write (default: CSV on stdout)")
     add("--delimiter", type=delimiter, help="between cells of CSV (default: as in training)")
     add("--decimal", choices=".,", help="decimal sign of the table (default: as in training)")
-    add("--thousands", choices=["", *THOUSANDS], help="between groups of three digits, or ''")
+    groups_help = "sign between groups of three digits; '' for none (default: as in training)"
+    add("--thousands", choices=["", *THOUSANDS], help=groups_help)
     add("--output-delimiter", type=delimiter, help="of the output (default: as the table)")
     add("--output-decimal", choices=".,", help="of the output (default: as the table)")
     add("--skip-faulty", action="store_true", help="a row with a faulty cell gets no prediction")
