@@ -14,7 +14,7 @@ from typing import Any
 from stages.base.errors import UserError
 
 CODE = Path(__file__).parents[1]
-PARAMS = Path("params.yaml")
+PARAMS, PIPELINE = Path("params.yaml"), Path("dvc.yaml")
 RAW = Path("data/raw")
 PREPARED = Path("data/prepared")
 STATISTICS = PREPARED / "statistics.json"

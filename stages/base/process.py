@@ -2,6 +2,7 @@
 
 import gc
 import io
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -10,10 +11,9 @@ from pathlib import Path
 
 import stages
 from stages.base.errors import UserError, is_out_of_memory
-from stages.base.files import CODE, PARAMS, files_in, sha256
+from stages.base.files import CODE, PARAMS, PIPELINE, files_in, sha256
 from stages.base.yaml12 import read_yaml
 
-PIPELINE = Path("dvc.yaml")
 MAX_HASHED_BYTES = 2**20
 
 _noted: dict[str, object] = {}
@@ -31,6 +31,7 @@ def run(main: Callable[[], None]) -> None:
                 sys.exit(f"{path} changed while the stage started. Run the stage again.")
         _noted.update(_inputs())
         main()
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(str(error))
     except (MemoryError, RuntimeError, SystemError) as error:
@@ -40,6 +41,7 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"{where}{error.strerror or error}. Check the permissions and the free space.")
+    os._exit(0)  # at once: Python would free the objects of PyTorch one by one, for 0.2 s
 
 
 def require_same_inputs() -> None:

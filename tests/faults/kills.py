@@ -148,6 +148,8 @@ def send(process: subprocess.Popen[bytes], signum: signal.Signals, target: str) 
 def main() -> None:
     num_runs, seed = int(sys.argv[1]), int([*sys.argv, "1"][3])
     signals = [signal.Signals[name] for name in sys.argv[2].split(",")]
+    # In the background of a script, a shell lets this process ignore SIGINT, and so would each run.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(NUM_PROCESSES) as pool:
         calm = calm_run(Path(name), EPOCHS)
