@@ -38,7 +38,10 @@ def predictions_file(dtype: str) -> Iterator[Callable[[NDArray[np.floating]], No
     schema = pa.schema([("predicted", pa.from_numpy_dtype(dtype))])
     draft = draft_of(PREDICTIONS)
     try:
-        with pq.ParquetWriter(draft, schema, compression="NONE", use_dictionary=False) as file:
+        with (
+            draft.open("wb") as opened,
+            pq.ParquetWriter(opened, schema, compression="NONE", use_dictionary=False) as file,
+        ):
             yield lambda rows: file.write_batch(pa.record_batch([arrow_column(rows)], schema))
             file.add_key_value_metadata(_hashes())
         draft.replace(PREDICTIONS)

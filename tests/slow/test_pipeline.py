@@ -278,7 +278,7 @@ def test_a_terminal_without_the_signs_gets_other_signs(finished, tmp_path):
     [
         ("prepare", "data", "data/.prepared.draft"),
         ("train", "models", "models/.trained.draft"),
-        ("evaluate", "metrics", "metrics/.evaluation.json.draft"),
+        ("evaluate", "metrics", "metrics/.predictions.parquet.draft"),
         ("save", "models", "models/.release.draft"),
     ],
 )

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -140,7 +141,9 @@ def test_a_rank_that_dies_ends_the_others_with_a_sentence(tmp_path, victim, rows
     folder = prepare(tmp_path, {"prepare": {"rows": rows}, "train": {"epochs": 100_000}})
     port = free_port()
     ranks = [start(folder, rank, port) for rank in range(2)]
-    assert "of 100000" in ranks[0].stdout.readline()  # both are training
+    while not [*folder.glob(".resume/*.pt")]:  # until both are training
+        assert [process.poll() for process in ranks] == [None, None]
+        time.sleep(0.1)
     assert [process.poll() for process in ranks] == [None, None]
     ranks[victim].send_signal(signal.SIGKILL)
     _, errors = ranks[1 - victim].communicate(timeout=30)
