@@ -54,6 +54,7 @@ def main() -> None:
         return model(inputs.to(device)).cpu()
 
     optimum = least_squares(splits["train"], statistics)
+    predictors = {"model": predict, "least_squares": optimum.predict}
     evaluation: dict[str, Any] = {"least_squares": describe(model.features, optimum)}
     if line := model.line():
         evaluation["learned"] = dict(zip(coefficient_names(model.features), line, strict=True))
@@ -62,7 +63,6 @@ def main() -> None:
     with predictions_file(scored.dtype) as keep:
         for name, split in splits.items():
             if split.num_rows:
-                predictors = {"model": predict, "least_squares": optimum.predict}
                 found = scores(split, predictors, keep if split is scored else None)
                 evaluation[name] = found["model"]
                 evaluation["least_squares"][name] = found["least_squares"]

@@ -69,8 +69,9 @@ def _inputs() -> dict[str, object]:
         inputs[str(file)] = status.st_size, status.st_mtime_ns
         if status.st_size <= MAX_HASHED_BYTES:  # Git writes it again, with another time
             inputs[str(file)] = sha256(file)
+    params = read_yaml(PARAMS) if listed else {}
     for key in listed.get("params", []):
-        value = read_yaml(PARAMS)
+        value = params
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         inputs[f"`{key}` in {PARAMS}"] = value

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-import torch._dynamo
+import torch._dynamo  # optimizers need it; it loads faster here, before garbage is collected
 from torch import Tensor, nn, optim
 from torch.utils._python_dispatch import TorchDispatchMode
 
