@@ -15,7 +15,8 @@ class ReLU(nn.ReLU):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the inputs with 0 in place of negative numbers, in the same shape."""
         is_portable = torch.backends.cpu.get_cpu_capability() == "DEFAULT"
-        if is_portable and inputs.requires_grad:
+        is_exported = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if is_portable and inputs.requires_grad and not is_exported:
             return inputs * torch.gt(inputs.detach(), 0, out=torch.empty_like(inputs))  # 0 or 1
         return super().forward(inputs)
 

@@ -38,7 +38,7 @@ def onnx_refusals() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, TypeError, ValueError, *errors) as error:
-        reason = cut(" ".join(str(error).split()))
+        reason = cut(" ".join(str(error).split()).rstrip("."))
         raise UserError(
             f"save: ONNX cannot do this network: {reason}. Set `save.onnx` to false."
         ) from None

@@ -36,12 +36,16 @@ def leave_out(column: str, params: PrepareParams) -> str:
 
 
 def cure_of_signs(table: Table | Line, column: str, params: PrepareParams) -> str:
-    """Which other signs make numbers of all cells with digits, with the fewest changes."""
+    """Which other signs make numbers of all cells with digits, with the fewest changes.
+
+    The sign of thousands in params.yaml never becomes a decimal sign.
+    """
     fits = []
     for decimal, thousands in product({params.decimal, ","}, {params.thousands, *THOUSANDS}):
         parse = CellParser(params.missing_values, decimal, thousands, has_types=False)
         batches = (parse(batch.columns[0], False) for batch in table.batches([column]))
-        if decimal != thousands and not any(has_digit(text) for b in batches for text in b.texts):
+        is_possible = decimal not in {thousands, params.thousands}
+        if is_possible and not any(has_digit(text) for b in batches for text in b.texts):
             signs = {"decimal": decimal, "thousands": thousands}.items()
             new = [(key, sign) for key, sign in signs if sign != getattr(params, key)]
             fits.append([f"`prepare.{key}` to {json.dumps(sign)}" for key, sign in new])

@@ -58,7 +58,7 @@ class TableFile:
             return
         with self._opened() as (_, stream):
             first_line = stream.read(HEADER_BYTES).partition(b"\n")[0]
-        header = first_line.decode("utf-8-sig", "replace").strip()
+            header = first_line.decode("utf-8-sig").strip()
         others = [character for character in ";\t|," if character in header]
         if self._format != ".tsv" and others and self.delimiter not in header:
             delimiter = json.dumps(others[0])

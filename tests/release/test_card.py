@@ -91,7 +91,7 @@ def test_the_programs_of_a_network_with_categories_predict_the_same_numbers(
     require_equal_predictions(RELEASE, tmp_path / "copy", 1e-12)  # float64
     assert "from 4 inputs. It is a network of 8-4 hidden units, trained on " in text
     assert "| `origin=Europe` | 0 to 1 |" in text
-    assert "An input `column=category` is 1 if the column has this category" in text
+    assert "An input `column=category` is 1 if the column has this category, else 0." in text
 
 
 def test_a_calibration_has_the_scores_of_its_training_rows(released, tmp_path):
@@ -135,6 +135,16 @@ def test_a_model_of_filled_cells_says_what_stands_for_a_missing_one():
     sentence = "For a missing\nnumber, give the mean of the training rows, which is its `fill` in"
     assert sentence in with_names(["a"], "t", {"a": 0.5})
     assert "missing" not in with_names(["a"], "t")
+
+
+def test_the_category_of_missing_cells_is_explained(released, raw):
+    raw(
+        "cars.csv",
+        "a,origin,t\n" + "".join(f"{i},{'' if i % 3 else 'USA'},1{i}\n" for i in range(60)),
+    )
+    names = {"prepare.source": "cars.csv", "prepare.target": "t", "prepare.missing": "fill"}
+    text = released(names | {"train.epochs": 3})
+    assert "this category, else 0; `column=` stands for a missing cell." in " ".join(text.split())
 
 
 def test_no_name_breaks_the_card_or_gets_into_a_program():

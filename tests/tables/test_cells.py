@@ -152,6 +152,7 @@ def test_a_column_that_mixes_numbers_and_text_is_refused(raw, refusal, cells, ro
         (["1.5", "2,5"], {"decimal": ","}, CORRECT),
         (["1.5"], {"decimal": ","}, CORRECT),
         (["1,23", "1.5"], {}, CORRECT),
+        (["1,234", "12,34"], {"thousands": ","}, CORRECT),
     ],
 )
 def test_a_sign_is_named_as_a_cure_only_if_all_cells_agree(raw, refusal, cells, prepare, cure):

@@ -131,6 +131,7 @@ CHOICE = "Correct the names in params.yaml; the columns are"
     [
         ("", {}, "data/raw/t.csv is damaged: Empty CSV file. Correct the file."),
         (b"x,y\n\xff,1\n", {}, "data/raw/t.csv is not UTF-8 text. Save it as UTF-8."),
+        ("x,y\n1,2\n".encode("utf-16"), {}, "data/raw/t.csv is not UTF-8 text. Save it as UTF-8."),
         (b"x,y,\xff\n1,2,3\n", {}, "data/raw/t.csv is not UTF-8 text. Save it as UTF-8."),
         (
             b"x,y\n" + 500_000 * b"1,2\n" + b"\xff,1\n",
