@@ -40,27 +40,27 @@ def scores(
         return split.read_columns(block, [split.target])[0][:, None].astype(np.float64)
 
     mean = float(ordered_mean(targets_of, blocks, split.num_rows)[0])
+    # Small arrays of each block would lie between its large ones, whose memory then stays in use.
+    sums = np.empty((len(blocks), 1 + 2 * len(predictors)))
+    largest = np.empty((len(blocks), len(predictors)))
 
     @torch.inference_mode()  # here, because it applies to one thread
     @np.errstate(over="ignore", invalid="ignore")  # so does this
-    def score(block: int) -> tuple[Vector, Vector, NDArray[np.floating]]:
+    def score(block: int) -> NDArray[np.floating]:
         rows = torch.from_numpy(split.read(block))
         targets = rows[:, -1:].double()
         predictions = [predict(rows[:, :-1]) for predict in predictors.values()]
         errors = torch.cat([p.double() - targets for p in predictions], dim=1).abs()
         columns = torch.cat([(targets - mean) ** 2, errors, errors**2], dim=1)
+        sums[block], largest[block] = column_sums(columns.numpy()), errors.amax(dim=0)
         progress.add(len(rows))
-        sums = column_sums(columns.numpy())
-        return sums, errors.amax(dim=0).numpy(), predictions[0][:, 0].numpy()
+        return predictions[0][:, 0].numpy()
 
-    all_sums, all_largest = [], []
     with progress:
-        for sums, largest, predictions in in_order(score, blocks):
-            all_sums.append(sums)
-            all_largest.append(largest)
+        for predictions in in_order(score, blocks):
             if keep:
                 keep(predictions)
-    spread, *totals = ordered_sum(lambda sums: sums, all_sums).tolist()
+    spread, *totals = ordered_sum(lambda block: sums[block], blocks).tolist()
     if not all(map(math.isfinite, [spread, *totals])):
         raise UserError(
             f"evaluate: errors on {split.path} are too large to square. Lower `train.lr` or rescale"
@@ -68,7 +68,7 @@ def scores(
         )
     result = {}
     total_errors, total_squares = totals[: len(predictors)], totals[len(predictors) :]
-    max_errors = np.max(all_largest, axis=0).tolist()
+    max_errors = largest.max(axis=0).tolist()
     columns = zip(predictors, total_errors, total_squares, max_errors, strict=True)
     for name, total_error, total_square, max_error in columns:
         result[name] = {

@@ -26,6 +26,7 @@ import numpy as np
 
 RUNS = 5
 LR = 0.01
+ROWS_AT_ONCE = 2**16
 PACKAGES = ("torch", "numpy", "jax", "scikit-learn")
 
 Epochs = Callable[[int], object]  # trains for so many epochs
@@ -86,14 +87,18 @@ def ours(job: Job, numerics: str, ranks: Any = None) -> Epochs:
     }  # fmt: skip
     device = choose_device(job.device, torch.float32)
     model = Model(names, "y", TrainParams.model_validate(settings), torch.float32).to(device)
-    splits = []
+    inputs, targets = table(job)
+    paths = []
     with tempfile.TemporaryDirectory() as folder:
-        for rows in (np.column_stack(table(job)), np.empty((0, job.features + 1), np.float32)):
-            path = Path(folder, f"{len(rows)}.parquet")
-            writer = SplitWriter(path, [*names, "y"], "float32")
-            writer.write(rows)
+        for num_rows in (job.rows, 0):
+            paths.append(Path(folder, f"{num_rows}.parquet"))
+            writer = SplitWriter(paths[-1], [*names, "y"], "float32")
+            for start in range(0, num_rows, ROWS_AT_ONCE):
+                rows = slice(start, start + ROWS_AT_ONCE)
+                writer.write(np.column_stack([inputs[rows], targets[rows]]))
             writer.close()
-            splits.append(load_rows(Split(path), model, Path(folder)))
+        del inputs, targets  # the peak of memory is to be that of the training
+        splits = [load_rows(Split(path), model, Path(folder)) for path in paths]
 
     def epochs(count: int) -> None:
         params = TrainParams.model_validate(settings | {"epochs": count})
