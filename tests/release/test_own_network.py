@@ -80,7 +80,7 @@ RELEASABLE = {
         nn.Linear(n, 4), nn.ReLU(), nn.Linear(4, 1, bias=False)
     ),
     "this project's ReLU": lambda n: nn.Sequential(
-        nn.Linear(n, 8), nn.LayerNorm(8), ReLU(), nn.Linear(8, 1)
+        nn.Linear(n, 8), ReLU(), nn.Identity(), nn.Linear(8, 1)
     ),
     "attention": Attention,
     "a mask": lambda n: Computed(n, lambda net, x, y: torch.where(x[:, :1] > 0, y, -y)),
@@ -96,7 +96,7 @@ def test_other_networks_are_released_and_in_float64_perhaps_without_onnx(
     try:
         release = released(RELEASABLE[name], **changes)
     except UserError as error:
-        if dtype == "float32" or "Set `save.onnx` to false." not in str(error):
+        if dtype == "float32" or not str(error).startswith("save: ONNX cannot do this network: "):
             raise
         release = released(RELEASABLE[name], **changes, **{"save.onnx": False})
     assert release.manifest.architecture["widths"] is None
